@@ -1,0 +1,138 @@
+"""Acknowledgements, both ways: what to acknowledge and when, and what of ours was acknowledged.
+
+RFC 9002 as docs/protocol.md section 6 takes it. Loss recovery and congestion control come with streams
+and build on these two.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.frames import Ack, encode_ack
+from mp2p_core.proto.ranges import RangeSet
+
+__all__ = ["AckSender", "Acked", "RoundTrip", "SentLog"]
+
+
+class AckSender:
+    """Decides when to acknowledge: every second eliciting packet, at once on a gap or a PING, else in 25 ms."""
+
+    __slots__ = ("_largest_at", "_pending", "_ranges", "deadline")
+
+    def __init__(self) -> None:
+        self._ranges = RangeSet()
+        self._pending = 0
+        self._largest_at = 0.0
+        self.deadline: float | None = None
+
+    def received(
+        self, number: int, *, highest_before: int, eliciting: bool, at_once: bool, now: float
+    ) -> None:
+        """Note an authenticated packet; `highest_before` is the highest number before this one."""
+        self._ranges.add(number)
+        if number > highest_before:
+            self._largest_at = now
+        if not eliciting:
+            return
+        self._pending += 1
+        if at_once or self._pending >= 2 or number != highest_before + 1:
+            self.deadline = now
+        elif self.deadline is None:
+            self.deadline = now + c.MAX_ACK_DELAY
+
+    @property
+    def wanted(self) -> bool:
+        """Whether something eliciting has not been acknowledged yet, so that any packet should carry an ACK."""
+        return self._pending > 0
+
+    def due(self, now: float) -> bool:
+        """Tell whether an ACK has to go out now, alone if need be."""
+        return self.deadline is not None and self.deadline <= now
+
+    def frame(self, now: float) -> bytes:
+        """Encode the ACK, and take it as sent."""
+        self._pending = 0
+        self.deadline = None
+        return encode_ack(self._ranges, now - self._largest_at)
+
+
+class _Sent(NamedTuple):
+    at: float
+    pings: tuple[int, ...]
+
+
+class Acked(NamedTuple):
+    """What one ACK frame told."""
+
+    rtt: float | None
+    pings: tuple[tuple[int, float], ...]
+    lost: int
+
+
+class SentLog:
+    """Eliciting packets that are still out."""
+
+    __slots__ = ("_sent", "next_number")
+
+    def __init__(self) -> None:
+        self.next_number = 0
+        self._sent: dict[int, _Sent] = {}  # bounded by MAX_SENT_RECORDS: a peer may never acknowledge
+
+    def sent(self, number: int, pings: tuple[int, ...], now: float) -> None:
+        """Note an eliciting packet."""
+        if len(self._sent) >= c.MAX_SENT_RECORDS:
+            del self._sent[next(iter(self._sent))]
+        self._sent[number] = _Sent(now, pings)
+
+    def acked_untrusted(self, ack: Ack, now: float) -> Acked:
+        """Read a peer's ACK. Raises BadPacket when it acknowledges what was never sent (row F9)."""
+        largest = ack.ranges[0][1]
+        if largest >= self.next_number:
+            raise BadPacket("ack of a packet never sent")
+        rtt: float | None = None
+        pings: list[tuple[int, float]] = []
+        lost = 0
+        ranges = ack.ranges
+        at = len(ranges) - 1
+        for number in [n for n in self._sent if n <= largest]:
+            while number > ranges[at][1]:
+                at -= 1
+            if number >= ranges[at][0]:
+                record = self._sent.pop(number)
+                if number == largest:
+                    rtt = max(now - record.at - ack.delay, 0.0)
+                pings.extend((ping, now - record.at) for ping in record.pings)
+            elif number <= largest - c.LOSS_THRESHOLD:
+                del self._sent[number]
+                lost += 1
+        return Acked(rtt, tuple(pings), lost)
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+
+class RoundTrip:
+    """Smoothed round-trip time (RFC 9002, section 5)."""
+
+    __slots__ = ("_sampled", "smoothed", "variation")
+
+    def __init__(self, sample: float | None) -> None:
+        self._sampled = sample is not None
+        self.smoothed = c.INITIAL_RTT if sample is None else sample
+        self.variation = self.smoothed / 2
+
+    def add(self, sample: float) -> None:
+        """Take a sample in seconds; the first one replaces the guess."""
+        if not self._sampled:
+            self._sampled = True
+            self.smoothed, self.variation = sample, sample / 2
+            return
+        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
+        self.smoothed += (sample - self.smoothed) / 8
+
+    @property
+    def pto(self) -> float:
+        """Probe timeout in seconds."""
+        return self.smoothed + max(4 * self.variation, c.GRANULARITY) + c.MAX_ACK_DELAY

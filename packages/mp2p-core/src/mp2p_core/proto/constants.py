@@ -1,0 +1,132 @@
+"""Numbers of the protocol. Seconds and bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Specification: both sides must agree on these (docs/protocol.md, the section in brackets) -----------
+
+SUITE_IK: Final = 1  # [4] Noise_IK_25519_ChaChaPoly_SHA256
+VERSION: Final = 1
+"""[4] highest protocol version this code speaks."""
+
+TYPE_INIT: Final = 0x11  # [3]
+TYPE_RESP: Final = 0x12
+TYPE_COOKIE: Final = 0x13
+TYPE_DATA: Final = 0x14
+TYPE_GROUP: Final = 0x15
+TYPE_PART: Final = 0x16
+
+INIT_SIZE: Final = 256
+RESP_SIZE: Final = 156
+COOKIE_SIZE: Final = 60
+DATA_HEADER_SIZE: Final = 18  # [6]
+TAG_SIZE: Final = 16
+DATA_MIN_SIZE: Final = DATA_HEADER_SIZE + TAG_SIZE
+
+LABEL_PROLOGUE: Final = b"mp2p-v1\0"  # [4]
+LABEL_MAC1: Final = b"mp2p-v1 mac1\0"
+LABEL_COOKIE: Final = b"mp2p-v1 cookie\0"
+
+MAX_PACKET_NUMBER: Final = 2**64 - 2
+"""[6] the last packet number ever used; the one above it is never sent, so that no counter can wrap."""
+
+STATUS_OK: Final = 0  # [4] RESP status
+STATUS_BUSY: Final = 1
+STATUS_VERSION: Final = 2
+
+CLOSE_DONE: Final = 0  # [6] CLOSE codes
+CLOSE_INTERNAL: Final = 1
+CLOSE_BAD_FRAME: Final = 2
+CLOSE_FLOW: Final = 3
+CLOSE_STREAMS: Final = 4
+CLOSE_PROTOCOL: Final = 5
+CLOSE_KEY_LIMIT: Final = 6
+CLOSE_SUPERSEDED: Final = 7
+CLOSE_NOT_ALLOWED: Final = 8
+CLOSE_EXCESSIVE: Final = 9
+CLOSE_IDLE: Final = 10
+"""Never on the wire: what this side reports when the peer has gone silent."""
+
+COOKIE_SECRET_LIFE: Final = 120.0  # [4] a responder's cookie secret; the previous one is still accepted
+ANSWER_CACHE_LIFE: Final = 30.0  # [4] an INIT repeated within this time gets the same RESP
+HANDSHAKE_BUDGET: Final = 20.0  # [4] an initiator gives up after this
+DEFAULT_IDLE_TIMEOUT: Final = 30.0  # [6]
+KEEPALIVE: Final = 10.0  # [6] data came and nothing went back for this long
+MAX_ACK_DELAY: Final = 0.025  # [6]
+ACK_DELAY_UNIT: Final = 64e-6  # [6] unit of the delay in an ACK frame
+REPLAY_WINDOW: Final = 2048  # [6] packets
+INITIAL_RTT: Final = 0.333  # [6]
+GRANULARITY: Final = 0.002  # [6] timers are no finer than this
+
+# --- Implementation: this side's own limits; a peer cannot tell ------------------------------------------
+
+DEFAULT_PORT: Final = 1024
+"""The original's port, and the lowest that needs no privilege."""
+
+BASE_DATAGRAM_SIZE: Final = 1200
+"""UDP payload that every path carries (RFC 9000, section 14). Path probing raises it, once that lands."""
+
+INIT_SCHEDULE: Final = (0.0, 0.5, 1.5, 3.5)
+"""When, within a round, the same INIT is sent. Backs off like WireGuard's and QUIC's first flights."""
+
+INIT_ROUND: Final = 5.0
+"""A fresh INIT (new e, id, timestamp, hint) this long after the last fresh one."""
+
+INIT_JITTER: Final = 0.2
+"""Share by which each wait varies, so that a power cut's worth of devices does not come back in step."""
+
+INITIATOR_DH_RATE: Final = 20.0
+"""DH attempts a second per handshake: an attacker may answer faster than the peer."""
+
+CONFIRM_SCHEDULE: Final = (0.25, 0.5, 0.75)
+"""Waits between confirmations sent before the peer has acknowledged one; the last one repeats."""
+
+HANDSHAKE_RATE: Final = 200.0
+"""Noise messages worked on per second; one costs about 0.2 ms, so 4 % of a core at the limit."""
+HANDSHAKE_BURST: Final = 50.0
+UNDER_LOAD_BELOW: Final = 25.0
+"""Tokens left below which a cookie is asked for."""
+
+SOURCE_RATE: Final = 5.0
+"""Handshakes a second per /24 or /64 once under load."""
+SOURCE_BURST: Final = 10.0
+STALE_RATE: Final = 1.0
+"""Handshakes a second per peer whose clock went back."""
+STALE_BURST: Final = 2.0
+
+ANSWER_CACHE_SIZE: Final = 1024
+ANSWER_REPEATS: Final = 8
+ANSWER_SPACING: Final = 0.2
+
+ANSWER_RATE_ADDRESS: Final = 10.0
+ANSWER_RATE_ALL: Final = 200.0
+COOKIE_RATE_ADDRESS: Final = 10.0
+COOKIE_RATE_ALL: Final = 2000.0
+COOKIE_RATE_HINT: Final = 2.0
+COOKIE_RATE_HINTS: Final = 50.0
+
+HALF_OPEN_SIZE: Final = 256
+HALF_OPEN_LIFE: Final = 10.0
+PEER_TABLE_SIZE: Final = 4096
+"""Last confirmed timestamps remembered; the oldest goes."""
+BUCKET_TABLE_SIZE: Final = 1024
+MAX_SESSIONS: Final = 4096
+"""Confirmed sessions of one node, whoever began them; more are answered with 'busy'."""
+MAX_SESSIONS_PER_PEER: Final = 16
+"""Sessions one key may hold: two processes may share an identity, ten thousand may not."""
+
+MAX_QUEUED_MESSAGES: Final = 1024
+"""Received messages waiting for the application, per session; the oldest is dropped, as a socket would."""
+MAX_SENT_RECORDS: Final = 1024
+"""Unacknowledged packets remembered per session, for RTT and pings; the oldest is forgotten."""
+MAX_ACK_RANGES: Final = 32
+CLOSE_REPEAT_SPACING: Final = 0.3
+CLOSING_LIFE: Final = 1.0
+"""A closed session answers late packets with its CLOSE for this long, then forgets."""
+
+LOSS_THRESHOLD: Final = 3
+"""A packet is lost when one sent this many later is acknowledged (RFC 9002, section 6.1.1)."""
+
+KEEPALIVE_REPEATS: Final = 8
+"""Pings between the first keepalive and the idle timeout."""

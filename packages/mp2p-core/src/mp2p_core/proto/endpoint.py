@@ -1,0 +1,416 @@
+"""The endpoint: every handshake and session of one node, sans-IO (docs/protocol.md, sections 3 to 6).
+
+    receive(channel, train, now)   what the network brought
+    transmits(now)                 what is to be sent
+    timeout(), handle_timeout(now) when to come back, and coming back
+    events()                       what the application should know
+
+No exception leaves it for anything that a stranger sent: such datagrams end as a counter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mp2p_core.errors import BadPacket, UsageError
+from mp2p_core.proto import constants as c
+from mp2p_core.proto import wire
+from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.events import (
+    Accepted,
+    Connected,
+    ConnectFailed,
+    ConnectionClosed,
+    Event,
+    MessageReceived,
+    PingAnswered,
+)
+from mp2p_core.proto.initiator import Answered, Attempt, Dial, Outgoing, Target
+from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
+from mp2p_core.proto.responder import Access, ChannelInfo, Responder
+from mp2p_core.proto.session import Session
+from mp2p_core.proto.states import SessionState
+from mp2p_core.proto.timers import Timers
+from mp2p_core.transport import Address, Path, RandomBytes, Train
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.identity import Identity, PublicKey
+
+__all__ = ["Endpoint", "Transmit"]
+
+_LIVE = (SessionState.OPEN, SessionState.CONFIRMING)
+_STATUS_TEXT = {
+    c.STATUS_BUSY: "busy: it has as many sessions as it takes",
+    c.STATUS_VERSION: "no common version",
+}
+
+
+class Transmit(NamedTuple):
+    """A train for a channel."""
+
+    channel: int
+    train: Train
+
+
+class Endpoint:
+    """All of one node's protocol state. Not thread-safe; one task drives it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        access: Access,
+        *,
+        now: float,
+        random: RandomBytes = os.urandom,
+        suite: Suite = CHACHAPOLY_SHA256,
+        idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
+    ) -> None:
+        self._identity = identity
+        self._random = random
+        self._suite = suite
+        self._idle_timeout = idle_timeout
+        self._channels: dict[int, ChannelInfo] = {}
+        self._responder = Responder(
+            identity, access, random=random, suite=suite, idle_timeout=idle_timeout, now=now
+        )
+        self._sessions: dict[bytes, Session] = {}
+        # Attack: INITs that nobody confirms. Bounded; the oldest goes.
+        self._half_open: OrderedDict[bytes, Session] = OrderedDict()
+        self._attempts: dict[bytes, tuple[Dial, Attempt]] = {}
+        self._dials: dict[int, Dial] = {}
+        self._dial_number = 0
+        self._connections: dict[bytes, list[Connection]] = {}
+        self._timers: Timers[Session | Dial] = Timers()
+        self._outgoing: deque[Outgoing] = deque()
+        self._dirty: dict[Session, None] = {}
+        self._events: deque[Event] = deque()
+        self._counters: defaultdict[str, int] = defaultdict(int)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams by what became of them, and sessions by how they went. Names are fixed by this code."""
+        return self._counters
+
+    def add_channel(self, number: int, info: ChannelInfo) -> None:
+        """Make a channel known under a number of the caller's choice."""
+        self._channels[number] = info
+
+    # --- in -----------------------------------------------------------------------------------------
+
+    def receive(self, channel: int, train: Train, now: float) -> None:
+        """Take in datagrams. Never raises for their content."""
+        path = train.path
+        sessions = self._sessions
+        for datagram in train.datagrams():
+            kind = datagram[0] if datagram else 0
+            if kind == c.TYPE_DATA:
+                session = sessions.get(datagram[2:10])
+                if session is None:
+                    self._counters["data-unknown"] += 1
+                else:
+                    self._receive_data(session, datagram, path, now)
+            else:
+                try:
+                    self._receive_other_untrusted(kind, datagram, channel, path, now)
+                except BadPacket as reason:
+                    self._counters[_counter(kind, str(reason))] += 1
+
+    def _receive_data(self, session: Session, datagram: bytes, path: Path, now: float) -> None:
+        before = session.state
+        self._counters[session.receive_untrusted(datagram, path, now)] += 1
+        if session.state is not before:
+            if before is SessionState.HALF_OPEN:
+                self._confirm(session, now)
+            self._after_change(session, now)
+        connection = session.connection
+        if session.received and connection is not None:
+            if connection.closed is None:
+                self._events.extend(MessageReceived(connection, data) for data in session.received)
+            session.received.clear()
+        if session.answered_pings and connection is not None:
+            self._events.extend(PingAnswered(connection, n, rtt) for n, rtt in session.answered_pings)
+            session.answered_pings.clear()
+        self._touch(session)
+
+    def _receive_other_untrusted(
+        self, kind: int, datagram: bytes, channel: int, path: Path, now: float
+    ) -> None:
+        if kind == c.TYPE_INIT:
+            busy = len(self._sessions) - len(self._half_open) >= c.MAX_SESSIONS
+            answer = self._responder.read_init_untrusted(
+                datagram, channel, self._channels[channel], path, busy=busy, now=now
+            )
+            self._outgoing.append(answer.outgoing)
+            if answer.session is not None:
+                self._add_half_open(answer.session)
+                self._counters["init-answered"] += 1
+        elif kind == c.TYPE_RESP:
+            receive_id = wire.parse_resp_untrusted(datagram)
+            found = self._attempts.get(receive_id)
+            if found is None or found[1].target.channel != channel:
+                raise BadPacket("resp-unknown")
+            dial, attempt = found
+            self._answered(dial, dial.read_resp_untrusted(attempt, datagram, path.remote, now), path, now)
+        elif kind == c.TYPE_COOKIE:
+            cookie = wire.parse_cookie_untrusted(datagram)
+            found = self._attempts.get(cookie.receive_id)
+            if found is None:
+                raise BadPacket("cookie-unknown")
+            if (outgoing := found[0].read_cookie_untrusted(found[1], cookie)) is not None:
+                self._outgoing.append(outgoing)
+        else:
+            raise BadPacket("empty" if not datagram else "type")
+
+    # --- handshakes ---------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        peer: PublicKey,
+        targets: Sequence[tuple[int, Address]],
+        *,
+        timestamp: int,
+        timeout: float,
+        now: float,
+    ) -> int:
+        """Begin to connect; `Connected` or `ConnectFailed` carries the number returned.
+
+        `targets` are channel numbers with the peer's address there. `timestamp` is in microseconds since
+        1970 and should rise from call to call (section 4). Raises `UsageError` for the node's own key.
+        """
+        if peer == self._identity.public:
+            raise UsageError("this contact is the node's own key: a node does not connect to itself")
+        self._dial_number += 1
+        dial = Dial(
+            self._dial_number, self._identity, peer,
+            [
+                Target(number, address, self._channels[number].address, self._channels[number].max_payload)
+                for number, address in targets
+            ],
+            timestamp=timestamp, random=self._random, suite=self._suite, timeout=timeout, now=now,
+        )  # fmt: skip
+        self._dials[dial.number] = dial
+        self._advance(dial, now)
+        return dial.number
+
+    def cancel(self, number: int) -> None:
+        """Stop trying. Does nothing when the dial has ended."""
+        if (dial := self._dials.get(number)) is not None:
+            self._end_dial(dial)
+
+    def _advance(self, dial: Dial, now: float) -> None:
+        for attempt in dial.attempts:
+            self._attempts.pop(attempt.receive_id, None)
+        self._outgoing.extend(dial.handle_timeout(now))
+        for attempt in dial.attempts:
+            self._attempts[attempt.receive_id] = (dial, attempt)
+        self._timers.schedule(dial)
+
+    def _end_dial(self, dial: Dial) -> None:
+        self._dials.pop(dial.number, None)
+        for attempt in dial.attempts:
+            self._attempts.pop(attempt.receive_id, None)
+
+    def _answered(self, dial: Dial, answered: Answered, path: Path, now: float) -> None:
+        """Begin the session that a verified RESP offers."""
+        self._end_dial(dial)
+        payload, target = answered.payload, answered.attempt.target
+        if payload.status != c.STATUS_OK:
+            refusal = _STATUS_TEXT.get(payload.status, f"status {payload.status}")
+            self._events.append(ConnectFailed(dial.number, dial.stage.text, refusal))
+            return
+        # The RESP may name another address for DATA; using it needs path validation, which comes with path
+        # change. Until then DATA goes where the INIT went (row R6: no victim can be named).
+        session = Session(
+            peer=dial.peer, initiator=True, local_id=answered.attempt.receive_id, remote_id=payload.receive_id,
+            keys=answered.keys, channel=target.channel, path=Path(target.address, None, path.interface),
+            began=dial.began, now=now, idle_timeout=min(self._idle_timeout, payload.idle_timeout_ms / 1000),
+            max_payload=min(c.BASE_DATAGRAM_SIZE, payload.max_payload, target.max_payload), rtt=answered.rtt,
+            timestamp=answered.attempt.timestamp,
+        )  # fmt: skip
+        self._sessions[session.local_id] = session
+        connection = Connection(dial.peer, session)
+        self._add_connection(connection, session)
+        self._counters["sessions-connected"] += 1
+        self._events.append(Connected(dial.number, connection))
+        self._touch(session)
+
+    def _add_half_open(self, session: Session) -> None:
+        table = self._half_open
+        if len(table) >= c.HALF_OPEN_SIZE:
+            _, oldest = table.popitem(last=False)
+            del self._sessions[oldest.local_id]
+            oldest.expire()
+            self._counters["half-open-pushed-out"] += 1
+        table[session.local_id] = self._sessions[session.local_id] = session
+        self._timers.schedule(session)
+
+    def _confirm(self, session: Session, now: float) -> None:
+        """The initiator has proved itself: only now does the application hear of it."""
+        self._half_open.pop(session.local_id, None)
+        peer = session.peer
+        self._responder.confirmed(peer, session.timestamp)
+        dial = next((d for d in self._dials.values() if d.peer == peer), None)
+        overlap = self._overlapping(peer, session.began)
+        if overlap is not None:
+            self._merge(overlap, session, now)
+        else:
+            connection = Connection(peer, session)
+            self._make_room(peer, now)
+            self._add_connection(connection, session)
+            self._counters["sessions-accepted"] += 1
+            if dial is None:
+                self._events.append(Accepted(connection))
+        if dial is not None:
+            # Both called at once and the peer was faster: its session serves both.
+            self._end_dial(dial)
+            assert session.connection is not None
+            self._events.append(Connected(dial.number, session.connection))
+
+    def _overlapping(self, peer: PublicKey, began: float) -> Connection | None:
+        """Find a connection of ours whose handshake was still going on when the peer's INIT came (row H10)."""
+        for connection in self._connections.get(peer.raw, ()):
+            session = connection.session
+            if session.initiator and began <= session.began + session.handshake_time:
+                return connection
+        return None
+
+    def _merge(self, connection: Connection, session: Session, now: float) -> None:
+        """Prefer the session begun by the smaller key; the other one is closed by whoever began it."""
+        connection.add(session, preferred=session.peer.raw < self._identity.public.raw)
+        self._counters["sessions-merged"] += 1
+        spare = connection.sessions[1]
+        if spare.initiator:
+            spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
+            self._after_change(spare, now)
+            self._touch(spare)
+
+    def _make_room(self, peer: PublicKey, now: float) -> None:
+        """Close a key's oldest connection when it holds too many."""
+        held = [x for x in self._connections.get(peer.raw, ()) if x.closed is None]
+        if len(held) >= c.MAX_SESSIONS_PER_PEER:
+            self.close(held[0], c.CLOSE_EXCESSIVE, "too many sessions of one key", now)
+
+    def _add_connection(self, connection: Connection, session: Session) -> None:
+        session.connection = connection
+        self._connections.setdefault(connection.peer.raw, []).append(connection)
+
+    # --- sessions -----------------------------------------------------------------------------------
+
+    def _touch(self, session: Session) -> None:
+        """Look at a session again: it may have something to send, or an earlier deadline."""
+        self._dirty[session] = None
+        self._timers.schedule(session)
+
+    def _after_change(self, session: Session, now: float) -> None:
+        """Follow a session that has left the live states."""
+        if session.state in _LIVE:
+            return
+        connection = session.connection
+        if connection is not None:
+            if connection.drop(session):
+                for spare in connection.sessions:
+                    spare.close(c.CLOSE_DONE, "", now)
+                self._events.append(ConnectionClosed(connection, session.close_code, session.close_reason))
+            if connection.closed is not None:
+                self._forget(connection)
+        if session.state is SessionState.CLOSED:
+            self._sessions.pop(session.local_id, None)
+            self._half_open.pop(session.local_id, None)
+            self._dirty.pop(session, None)
+
+    def _forget(self, connection: Connection) -> None:
+        held = self._connections.get(connection.peer.raw, [])
+        if connection in held:
+            held.remove(connection)
+            if not held:
+                del self._connections[connection.peer.raw]
+
+    def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
+        """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended."""
+        if connection.closed is None:
+            sessions = list(connection.sessions)
+            connection.close(code, reason, now)
+            for session in sessions:
+                self._touch(session)
+            self._forget(connection)
+            self._events.append(ConnectionClosed(connection, code, reason))
+
+    def connections(self) -> list[Connection]:
+        """Return the connections that live."""
+        return [x for held in self._connections.values() for x in held if x.closed is None]
+
+    def flush(self, connection: Connection) -> None:
+        """Have what was queued on a connection sent with the next `transmits`."""
+        self._dirty[connection.session] = None
+
+    # --- out ----------------------------------------------------------------------------------------
+
+    def transmits(self, now: float) -> Iterator[Transmit]:
+        """Yield what is to be sent, as trains. Sealing happens here; each datagram comes out once."""
+        while self._outgoing:
+            channel, path, datagram = self._outgoing.popleft()
+            yield Transmit(channel, Train(path, (datagram,), len(datagram)))
+        while self._dirty:
+            session, _ = self._dirty.popitem()
+            before = session.state
+            packets = session.packets(now)
+            if session.state is not before:
+                self._after_change(session, now)
+            for train in _trains(session.path, packets):
+                yield Transmit(session.channel, train)
+
+    def timeout(self) -> float | None:
+        """Return when `handle_timeout` is due, on the clock of `now`; None when nothing waits."""
+        return self._timers.next()
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what has become due; `transmits` and `events` tell what came of it."""
+        for item in self._timers.due(now):
+            if isinstance(item, Dial):
+                self._dial_due(item, now)
+                continue
+            before = item.state
+            item.handle_timeout(now)
+            if item.state is not before:
+                self._after_change(item, now)
+            if item.state is not SessionState.CLOSED:
+                self._touch(item)
+
+    def _dial_due(self, dial: Dial, now: float) -> None:
+        if dial.number not in self._dials:
+            return
+        if now < dial.deadline:
+            self._advance(dial, now)
+            return
+        self._end_dial(dial)
+        self._events.append(ConnectFailed(dial.number, dial.stage.text, None))
+
+    def events(self) -> Iterator[Event]:
+        """Yield what happened since the last call, in order."""
+        while self._events:
+            yield self._events.popleft()
+
+
+def _counter(kind: int, reason: str) -> str:
+    """Name a refusal. Step 1 of the responder gives bare words, everything later a whole name."""
+    if "-" in reason:
+        return reason
+    name = {c.TYPE_INIT: "init", c.TYPE_RESP: "resp", c.TYPE_COOKIE: "cookie"}.get(kind)
+    return f"{name}-malformed" if name else "type-unknown"
+
+
+def _trains(path: Path, packets: list[bytes]) -> Iterator[Train]:
+    """Group packets of equal size, the last one possibly shorter, so that one call sends them."""
+    at = 0
+    while at < len(packets):
+        size = len(packets[at])
+        end = at + 1
+        while end < len(packets) and len(packets[end]) == size:
+            end += 1
+        if end < len(packets) and len(packets[end]) < size:
+            end += 1
+        yield Train(path, packets[at:end], size)
+        at = end

@@ -1,0 +1,69 @@
+"""What the endpoint tells the node. Plain values; the endpoint never calls up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.connection import Connection
+
+__all__ = [
+    "Accepted",
+    "ConnectFailed",
+    "Connected",
+    "ConnectionClosed",
+    "Event",
+    "MessageReceived",
+    "PingAnswered",
+]
+
+
+class Connected(NamedTuple):
+    """A connection that `connect` asked for is ready to carry data."""
+
+    dial: int
+    connection: Connection
+
+
+class ConnectFailed(NamedTuple):
+    """A connection that `connect` asked for did not come about.
+
+    `stage` is how far it got (`Stage.text`); `refusal` is the peer's own word, when it proved its key and
+    said no.
+    """
+
+    dial: int
+    stage: str
+    refusal: str | None
+
+
+class Accepted(NamedTuple):
+    """A peer that policy allows has connected, and its key is confirmed."""
+
+    connection: Connection
+
+
+class MessageReceived(NamedTuple):
+    """An unreliable message: unordered, delivered at most once."""
+
+    connection: Connection
+    data: bytes
+
+
+class PingAnswered(NamedTuple):
+    """The peer acknowledged the packet that carried this ping. `rtt` in seconds."""
+
+    connection: Connection
+    ping: int
+    rtt: float
+
+
+class ConnectionClosed(NamedTuple):
+    """The last event of a connection."""
+
+    connection: Connection
+    code: int
+    reason: str
+
+
+Event: TypeAlias = Connected | ConnectFailed | Accepted | MessageReceived | PingAnswered | ConnectionClosed

@@ -1,0 +1,168 @@
+"""Frames: what the plaintext of a DATA packet is made of (docs/protocol.md, section 6).
+
+    00 PADDING
+    01 PING
+    02 ACK    largest u64 | delay u16 (64 us) | n u8 <= 32 | first u16 | n x (gap u16, count u16)
+    03 CLOSE  code u16 | len u8 | text
+    08 MSG    len u16 | bytes
+
+The types 04 to 06 (path change), 10 to 18 (streams) and 20 (group repair) have their numbers and no code
+yet: like any unknown type they close the session with code 2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto.constants import ACK_DELAY_UNIT, MAX_ACK_RANGES
+
+__all__ = [
+    "MSG_OVERHEAD",
+    "PING_FRAME",
+    "Ack",
+    "Close",
+    "Frame",
+    "Msg",
+    "Ping",
+    "encode_ack",
+    "encode_close",
+    "encode_msg",
+    "parse_frames_untrusted",
+]
+
+_PADDING: Final = 0x00
+_PING: Final = 0x01
+_ACK: Final = 0x02
+_CLOSE: Final = 0x03
+_MSG: Final = 0x08
+
+PING_FRAME: Final = bytes([_PING])
+MSG_OVERHEAD: Final = 3
+_MAX_U16: Final = 0xFFFF
+_MAX_CLOSE_TEXT: Final = 255
+
+_ACK_HEAD = struct.Struct(">BQHBH")
+_ACK_RANGE = struct.Struct(">HH")
+_CLOSE_HEAD = struct.Struct(">BHB")
+_MSG_HEAD = struct.Struct(">BH")
+
+
+class Ping(NamedTuple):
+    """Asks for an acknowledgement at once."""
+
+
+class Ack(NamedTuple):
+    """Packet numbers received: inclusive ranges, highest first. `delay` in seconds."""
+
+    ranges: tuple[tuple[int, int], ...]
+    delay: float
+
+
+class Close(NamedTuple):
+    """The last word of a session."""
+
+    code: int
+    reason: str
+
+
+class Msg(NamedTuple):
+    """An unreliable message of the application."""
+
+    data: bytes
+
+
+Frame: TypeAlias = Ping | Ack | Close | Msg
+_THE_PING = Ping()
+
+
+def encode_msg(data: bytes) -> bytes:
+    """Encode an application's message; the caller keeps it to one datagram."""
+    return _MSG_HEAD.pack(_MSG, len(data)) + data
+
+
+def encode_close(code: int, reason: str) -> bytes:
+    """Encode a CLOSE; a long reason is cut at 255 bytes, never inside a character."""
+    text = reason.encode()[:_MAX_CLOSE_TEXT].decode(errors="ignore").encode()
+    return _CLOSE_HEAD.pack(_CLOSE, code, len(text)) + text
+
+
+def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
+    """Encode inclusive ranges, highest first; leaves out what an ACK frame cannot say.
+
+    A count includes both ends, a gap counts the missing numbers between two ranges: neither is ever zero.
+    """
+    iterator = iter(ranges)
+    low, largest = next(iterator)
+    first = min(largest - low + 1, _MAX_U16)
+    tail: list[bytes] = []
+    floor = largest - first + 1
+    for low, high in iterator:
+        gap = floor - high - 1
+        if gap > _MAX_U16 or len(tail) == MAX_ACK_RANGES:
+            break
+        count = min(high - low + 1, _MAX_U16)
+        tail.append(_ACK_RANGE.pack(gap, count))
+        floor = high - count + 1
+    units = min(int(delay / ACK_DELAY_UNIT), _MAX_U16)
+    return _ACK_HEAD.pack(_ACK, largest, units, len(tail), first) + b"".join(tail)
+
+
+def _parse_ack_untrusted(payload: bytes, at: int) -> tuple[Ack, int]:
+    _, largest, units, n, first = _ACK_HEAD.unpack_from(payload, at)
+    at += _ACK_HEAD.size
+    if n > MAX_ACK_RANGES or first == 0 or first > largest + 1:
+        raise BadPacket("ack")
+    floor = largest - first + 1
+    ranges = [(floor, largest)]
+    for _ in range(n):
+        gap, count = _ACK_RANGE.unpack_from(payload, at)
+        at += _ACK_RANGE.size
+        high = floor - gap - 1
+        floor = high - count + 1
+        if gap == 0 or count == 0 or floor < 0:
+            raise BadPacket("ack range")
+        ranges.append((floor, high))
+    return Ack(tuple(ranges), units * ACK_DELAY_UNIT), at
+
+
+def parse_frames_untrusted(payload: bytes) -> list[Frame]:
+    """Read all frames of a packet, in order; PADDING is passed over.
+
+    The packet was sealed by a peer, and a peer may be hostile: anything cut, unknown or contradictory
+    raises BadPacket, for which the session closes with code 2.
+    """
+    frames: list[Frame] = []
+    at = 0
+    end = len(payload)
+    try:
+        while at < end:
+            kind = payload[at]
+            if kind == _MSG:
+                start = at + MSG_OVERHEAD
+                at = start + _MSG_HEAD.unpack_from(payload, at)[1]
+                if at > end:
+                    raise BadPacket("msg cut")
+                frames.append(Msg(payload[start:at]))
+            elif kind == _ACK:
+                ack, at = _parse_ack_untrusted(payload, at)
+                frames.append(ack)
+            elif kind == _PING:
+                frames.append(_THE_PING)
+                at += 1
+            elif kind == _PADDING:
+                at += 1
+            elif kind == _CLOSE:
+                _, code, length = _CLOSE_HEAD.unpack_from(payload, at)
+                at += _CLOSE_HEAD.size
+                if at + length > end:
+                    raise BadPacket("close cut")
+                frames.append(Close(code, payload[at : at + length].decode(errors="replace")))
+                at += length
+            else:
+                raise BadPacket(f"frame {kind:#04x}")
+    except struct.error:
+        raise BadPacket("frame cut") from None
+    return frames

@@ -1,0 +1,226 @@
+"""The initiator's half of the handshake (docs/protocol.md, section 4).
+
+A `Dial` is one wish to connect. It has an `Attempt` for each address that is tried (the same peer over
+IPv4 and IPv6, say), because each names another return address and so is another handshake. The first
+RESP that verifies wins.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto import constants as c
+from mp2p_core.proto import wire
+from mp2p_core.proto.buckets import BucketTable, TokenBucket
+from mp2p_core.proto.cookies import Mac1, keyed_hash, open_cookie_untrusted
+from mp2p_core.proto.noise import IK, HandshakeState
+from mp2p_core.proto.session import SessionKeys
+from mp2p_core.transport import Path
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.identity import Identity, PublicKey
+    from mp2p_core.proto.noise_suite import Suite
+    from mp2p_core.transport import Address, RandomBytes
+
+__all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage", "Target", "prologue"]
+
+_ROUND_ENDS: Final = len(c.INIT_SCHEDULE)
+
+
+class Stage(enum.IntEnum):
+    """How far a dial got. The order is that of progress."""
+
+    NOTHING_HEARD = 0
+    COOKIE = 1
+    ANOTHER_KEY = 2
+    ANSWERED = 3
+
+    @property
+    def text(self) -> str:
+        """Word it for an error message."""
+        return ("nothing heard", "cookie", "answered by another key", "answered")[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send INITs, and where to ask for the answer."""
+
+    channel: int
+    address: Address
+    return_address: Address
+    max_payload: int
+
+
+class Outgoing(NamedTuple):
+    """A datagram for a channel."""
+
+    channel: int
+    path: Path
+    datagram: bytes
+
+
+class Answered(NamedTuple):
+    """A RESP that verified."""
+
+    attempt: Attempt
+    payload: wire.RespPayload
+    keys: SessionKeys
+    rtt: float | None
+
+
+def prologue(responder: bytes, header: bytes) -> bytes:
+    """Bind label, responder's exact key and the readable header into the transcript."""
+    return c.LABEL_PROLOGUE + responder + header
+
+
+class Attempt:
+    """INITs to one target: the schedule, the cookie, and the handshake state that waits for a RESP."""
+
+    __slots__ = ("_cookie", "_hurried", "_init", "_noise", "_repeat", "_sent_at", "_sent_once", "next_send",
+                 "receive_id", "target", "timestamp")  # fmt: skip
+
+    def __init__(self, target: Target, now: float) -> None:
+        self.target = target
+        self.receive_id = b""
+        self.timestamp = 0
+        self.next_send = now
+        self._repeat = 0
+        self._init = b""
+        self._cookie: bytes | None = None
+        self._hurried = False
+        self._noise: HandshakeState | None = None
+        self._sent_at = now
+        self._sent_once = False
+
+    def send(self, dial: Dial, now: float) -> Outgoing:
+        """Return the INIT that is due and plan the next one."""
+        if self._noise is None or self._repeat == _ROUND_ENDS:
+            self._begin_round(dial, now)
+        self._sent_once = self._repeat == 0
+        self._repeat += 1
+        self._sent_at = now
+        if self._repeat < _ROUND_ENDS:
+            wait = c.INIT_SCHEDULE[self._repeat] - c.INIT_SCHEDULE[self._repeat - 1]
+        else:
+            wait = c.INIT_ROUND - c.INIT_SCHEDULE[-1]
+        self.next_send = now + wait * dial.jitter()
+        return self._packet()
+
+    def _packet(self) -> Outgoing:
+        mac2 = bytes(16) if self._cookie is None else keyed_hash(self._cookie, self._init, 16)
+        return Outgoing(self.target.channel, Path(self.target.address), self._init + mac2)
+
+    def _begin_round(self, dial: Dial, now: float) -> None:
+        """Make a fresh INIT. From the second on it carries a hint, unless cookies reach the source as it is."""
+        first = self._noise is None
+        hint = self.target.return_address if not first and self._cookie is None else None
+        if hint is not None and hint[0] == 0:
+            hint = None
+        self.receive_id = dial.random(8)
+        self._repeat = 0
+        self._hurried = False
+        header = wire.init_header(self.receive_id, hint)
+        self._noise = HandshakeState(
+            IK, initiator=True, prologue=prologue(dial.peer.raw, header), s=dial.identity,
+            rs=dial.peer.x25519, suite=dial.suite,
+        )  # fmt: skip
+        self.timestamp = dial.timestamp(now)
+        payload = wire.InitPayload(
+            key=dial.identity.public.raw, timestamp=self.timestamp, return_address=self.target.return_address,
+            capabilities=0, max_payload=self.target.max_payload, version=c.VERSION, continues=False,
+            token=bytes(16),
+        )  # fmt: skip
+        body = header + self._noise.write_message(payload.pack(), dial.random(32))
+        self._init = body + dial.mac1(body)
+
+    def read_cookie_untrusted(self, cookie: wire.CookieHeader, dial: Dial) -> Outgoing | None:
+        """Take a COOKIE; returns an INIT to send at once, the first time.
+
+        A forged one (row F5) costs one INIT with a wrong mac2; a genuine one later replaces it.
+        """
+        self._cookie = open_cookie_untrusted(cookie, dial.peer.raw, self._init[wire.INIT_MAC1])
+        if self._hurried:
+            return None
+        self._hurried = True
+        self._sent_once = False
+        return self._packet()
+
+    def read_resp_untrusted(self, datagram: bytes, dial: Dial, now: float) -> Answered:
+        """Verify a RESP on a copy of the handshake, so that a forged one spoils nothing (row H3)."""
+        assert self._noise is not None
+        noise = self._noise.copy()
+        payload = wire.parse_resp_payload_untrusted(noise.read_message_untrusted(datagram[wire.RESP_NOISE]))
+        send, receive = noise.split()
+        keys = SessionKeys(
+            dial.suite.aead(send), dial.suite.aead(receive), noise.handshake_hash, payload.token
+        )
+        return Answered(self, payload, keys, now - self._sent_at if self._sent_once else None)
+
+
+class Dial:
+    """One wish to connect to one peer."""
+
+    __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
+                 "mac1", "number", "peer", "queued_at", "random", "stage", "suite")  # fmt: skip
+
+    def __init__(
+        self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
+        random: RandomBytes, suite: Suite, timeout: float, now: float,
+    ) -> None:  # fmt: skip
+        self.number = number
+        self.identity = identity
+        self.peer = peer
+        self.random = random
+        self.suite = suite
+        self.began = now
+        self.deadline = now + timeout
+        self.stage = Stage.NOTHING_HEARD
+        self.queued_at: float | None = None
+        self.mac1 = Mac1(peer.raw)
+        self._mac1_own = Mac1(identity.public.raw)
+        self._timestamp = timestamp
+        # Each source has a share of its own, so that one forger does not use up the peer's.
+        self._dh = TokenBucket(c.INITIATOR_DH_RATE, c.INITIATOR_DH_RATE, now)
+        self._dh_by_source = BucketTable(c.INITIATOR_DH_RATE / 4, c.INITIATOR_DH_RATE / 4)
+        self.attempts = [Attempt(target, now) for target in targets]
+
+    def jitter(self) -> float:
+        """Draw a factor within INIT_JITTER of 1."""
+        return 1 + c.INIT_JITTER * (int.from_bytes(self.random(2), "big") / 32767.5 - 1)
+
+    def timestamp(self, now: float) -> int:
+        """Return microseconds since 1970, rising with every call."""
+        self._timestamp += 1
+        return self._timestamp + int((now - self.began) * 1e6)
+
+    def timeout(self) -> float:
+        """Return when `handle_timeout` is due."""
+        return min(self.deadline, *(attempt.next_send for attempt in self.attempts))
+
+    def handle_timeout(self, now: float) -> list[Outgoing]:
+        """Return the INITs that are due. The caller looks at `deadline` first."""
+        return [attempt.send(self, now) for attempt in self.attempts if attempt.next_send <= now]
+
+    def read_resp_untrusted(self, attempt: Attempt, datagram: bytes, source: Address, now: float) -> Answered:
+        """Check and verify a RESP; the reason of the BadPacket raised is the counter to raise."""
+        if not compare_digest(self._mac1_own(datagram[wire.RESP_BEFORE_MAC1]), datagram[wire.RESP_MAC1]):
+            raise BadPacket("resp-mac1")
+        if not (self._dh_by_source.take(source, now) and self._dh.take(now)):
+            raise BadPacket("resp-rate")
+        try:
+            answered = attempt.read_resp_untrusted(datagram, self, now)
+        except BadPacket:
+            self.stage = max(self.stage, Stage.ANOTHER_KEY)
+            raise BadPacket("resp-forged") from None
+        self.stage = Stage.ANSWERED
+        return answered
+
+    def read_cookie_untrusted(self, attempt: Attempt, cookie: wire.CookieHeader) -> Outgoing | None:
+        """Take a COOKIE for one of the attempts."""
+        outgoing = attempt.read_cookie_untrusted(cookie, self)
+        self.stage = max(self.stage, Stage.COOKIE)
+        return outgoing

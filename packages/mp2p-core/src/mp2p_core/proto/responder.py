@@ -1,0 +1,231 @@
+"""The responder's half of the handshake: nine steps, cheapest first (docs/protocol.md, section 4)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto import constants as c
+from mp2p_core.proto import wire
+from mp2p_core.proto.buckets import BucketTable, TokenBucket
+from mp2p_core.proto.cookies import CookieJar, Mac1
+from mp2p_core.proto.edwards import fits_identity
+from mp2p_core.proto.identity import PublicKey
+from mp2p_core.proto.initiator import Outgoing, prologue
+from mp2p_core.proto.noise import IK, HandshakeState
+from mp2p_core.proto.session import Session, SessionKeys
+from mp2p_core.transport import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mp2p_core.proto.identity import Identity
+    from mp2p_core.proto.noise_suite import Suite
+    from mp2p_core.transport import Address, RandomBytes
+
+__all__ = ["Access", "Answer", "ChannelInfo", "Responder"]
+
+
+class Access(Protocol):
+    """Who may connect. Exact Ed25519 keys; X25519 keys only to turn strangers away early."""
+
+    def may_know(self, x25519: bytes, /) -> bool:
+        """Tell whether some allowed key maps to this X25519 key; True when that cannot be told."""
+
+    def allows(self, key: PublicKey, /) -> bool:
+        """Decide about the exact key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelInfo:
+    """What the protocol needs to know of an open channel."""
+
+    address: Address
+    max_payload: int
+    may_answer: Callable[[Address, Address, Address], bool]
+
+
+class Answer(NamedTuple):
+    """What an INIT led to: something to send, and a half-open session when it was accepted."""
+
+    outgoing: Outgoing
+    session: Session | None
+
+
+class _Cached:
+    """The RESP to one INIT."""
+
+    __slots__ = ("at", "outgoing", "repeats", "sent")
+
+    def __init__(self, outgoing: Outgoing, now: float) -> None:
+        self.outgoing = outgoing
+        self.at = self.sent = now
+        self.repeats = 0
+
+
+class Responder:
+    """Answers INITs. Each refusal raises BadPacket, whose text is the counter to raise."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        access: Access,
+        *,
+        random: RandomBytes,
+        suite: Suite,
+        idle_timeout: float,
+        now: float,
+    ) -> None:
+        self._identity = identity
+        self._access = access
+        self._random = random
+        self._suite = suite
+        self._idle_timeout = idle_timeout
+        self._mac1 = Mac1(identity.public.raw)
+        self._jar = CookieJar(identity.public.raw, random, now)
+        # Attack: INITs that were recorded, or sent twice by the network. Bounded; the oldest answer goes.
+        self._answers: OrderedDict[bytes, _Cached] = OrderedDict()
+        # Attack: a stream of keys in open mode. Bounded; a forgotten peer is treated like one never met.
+        self._confirmed: OrderedDict[bytes, int] = OrderedDict()
+        self._handshakes = TokenBucket(c.HANDSHAKE_RATE, c.HANDSHAKE_BURST, now)
+        self._sources = BucketTable(c.SOURCE_RATE, c.SOURCE_BURST)
+        self._stale = BucketTable(c.STALE_RATE, c.STALE_BURST)
+        self._answers_to = BucketTable(c.ANSWER_RATE_ADDRESS, c.ANSWER_RATE_ADDRESS)
+        self._answers_all = TokenBucket(c.ANSWER_RATE_ALL, c.ANSWER_RATE_ALL, now)
+        self._cookies_to = BucketTable(c.COOKIE_RATE_ADDRESS, c.COOKIE_RATE_ADDRESS)
+        self._cookies_all = TokenBucket(c.COOKIE_RATE_ALL, c.COOKIE_RATE_ALL, now)
+        self._cookies_to_hint = BucketTable(c.COOKIE_RATE_HINT, c.COOKIE_RATE_HINT)
+        self._cookies_hints = TokenBucket(c.COOKIE_RATE_HINTS, c.COOKIE_RATE_HINTS, now)
+
+    def confirmed(self, key: PublicKey, timestamp: int) -> None:
+        """Remember when a peer began the session it has just confirmed."""
+        seen = self._confirmed
+        seen[key.raw] = max(timestamp, seen.pop(key.raw, 0))
+        if len(seen) > c.PEER_TABLE_SIZE:
+            seen.popitem(last=False)
+
+    def read_init_untrusted(
+        self, datagram: bytes, number: int, channel: ChannelInfo, path: Path, *, busy: bool, now: float
+    ) -> Answer:
+        """Go through the nine steps for an INIT that came in on channel `number`."""
+        header = wire.parse_init_untrusted(datagram)  # 1
+        if not compare_digest(self._mac1(datagram[wire.INIT_BEFORE_MAC1]), datagram[wire.INIT_MAC1]):  # 2
+            raise BadPacket("init-mac1")
+        signed = datagram[wire.INIT_BEFORE_MAC2]
+        if (cached := self._answers.get(signed)) is not None and now - cached.at < c.ANSWER_CACHE_LIFE:  # 3
+            return self._repeat(cached, now)
+        proved = False
+        if self._handshakes.level(now) < c.UNDER_LOAD_BELOW:  # 4
+            proved = self._jar.accepts(datagram, header, path.remote, now)
+            if not proved:
+                return self._cookie(datagram, header, number, channel, path, now)
+            if not self._sources.take(_prefix(path.remote), now):
+                raise BadPacket("init-source-rate")
+        if not self._handshakes.take(now):
+            raise BadPacket("init-rate")
+        noise = HandshakeState(
+            IK, initiator=False, prologue=prologue(self._identity.public.raw, datagram[:32]), s=self._identity,
+            suite=self._suite,
+        )  # fmt: skip
+        noise.read_start_untrusted(datagram[wire.INIT_NOISE], until="s")  # 5
+        static = noise.remote_static
+        assert static is not None
+        if not self._access.may_know(static):  # 6
+            raise BadPacket("init-not-allowed")
+        payload = wire.parse_init_payload_untrusted(noise.read_finish_untrusted())  # 7
+        if not fits_identity(static, payload.key):
+            raise BadPacket("init-identity")
+        peer = PublicKey.read_untrusted(payload.key)
+        if not self._access.allows(peer):
+            raise BadPacket("init-not-allowed")
+        answer_path = self._answer_path_untrusted(payload.return_address, channel, path)
+        if payload.timestamp <= self._confirmed.get(peer.raw, -1):  # 8
+            if not (proved or self._jar.accepts(datagram, header, path.remote, now)):
+                return self._cookie(datagram, header, number, channel, path, now)
+            if not self._stale.take(peer.raw, now):
+                raise BadPacket("init-stale-rate")
+        self._allow_answer(answer_path.remote, now)
+        return self._answer(
+            noise, header, payload, peer, number, channel, answer_path, signed, busy=busy, now=now
+        )  # 9
+
+    def _repeat(self, cached: _Cached, now: float) -> Answer:
+        if cached.repeats >= c.ANSWER_REPEATS or now - cached.sent < c.ANSWER_SPACING:
+            raise BadPacket("init-repeated")
+        self._allow_answer(cached.outgoing.path.remote, now)
+        cached.repeats += 1
+        cached.sent = now
+        return Answer(cached.outgoing, None)
+
+    def _cookie(
+        self,
+        datagram: bytes,
+        header: wire.InitHeader,
+        number: int,
+        channel: ChannelInfo,
+        path: Path,
+        now: float,
+    ) -> Answer:
+        """Ask for a proof of address. Sent to the source, or to the hint where the address policy lets it."""
+        to = path.remote
+        if header.hint is not None:
+            to = header.hint
+            if not channel.may_answer(to, path.remote, path.local or channel.address):
+                raise BadPacket("init-hint-refused")
+            if not (self._cookies_to_hint.take(to, now) and self._cookies_hints.take(now)):
+                raise BadPacket("cookie-rate")
+        if not (self._cookies_to.take(path.remote, now) and self._cookies_all.take(now)):
+            raise BadPacket("cookie-rate")
+        sealed = self._jar.seal(datagram, header, path.remote, now)
+        return Answer(Outgoing(number, Path(to, None, path.interface), sealed), None)
+
+    @staticmethod
+    def _answer_path_untrusted(address: Address, channel: ChannelInfo, path: Path) -> Path:
+        """Apply section 5, rules 4 and 5, to the return address. Kind 0 is the source itself."""
+        if address == wire.NO_ADDRESS:
+            return Path(path.remote, None, path.interface)
+        if not channel.may_answer(address, path.remote, path.local or channel.address):
+            raise BadPacket("init-return-address")
+        return Path(address, None, path.interface)
+
+    def _allow_answer(self, to: Address, now: float) -> None:
+        if not (self._answers_to.take(to, now) and self._answers_all.take(now)):
+            raise BadPacket("answer-rate")
+
+    def _answer(
+        self, noise: HandshakeState, header: wire.InitHeader, payload: wire.InitPayload, peer: PublicKey, number: int,
+        channel: ChannelInfo, path: Path, signed: bytes, *, busy: bool, now: float,
+    ) -> Answer:  # fmt: skip
+        local_id = self._random(8)
+        token = self._random(16)
+        resp = wire.RespPayload(
+            receive_id=local_id, token=token, address=channel.address, capabilities=0,
+            max_payload=channel.max_payload, version=c.VERSION,
+            status=c.STATUS_BUSY if busy else c.STATUS_OK,
+            idle_timeout_ms=int(self._idle_timeout * 1000),
+        )  # fmt: skip
+        head = wire.resp_header(header.receive_id) + noise.write_message(resp.pack(), self._random(32))
+        outgoing = Outgoing(number, path, head + Mac1(peer.raw)(head))
+        cache = self._answers
+        cache[signed] = _Cached(outgoing, now)
+        if len(cache) > c.ANSWER_CACHE_SIZE:
+            cache.popitem(last=False)
+        if busy:
+            return Answer(outgoing, None)
+        receive, send = noise.split()
+        keys = SessionKeys(self._suite.aead(send), self._suite.aead(receive), noise.handshake_hash, token)
+        session = Session(
+            peer=peer, initiator=False, local_id=local_id, remote_id=header.receive_id, keys=keys, channel=number,
+            path=path, began=now, now=now, idle_timeout=self._idle_timeout,
+            max_payload=min(c.BASE_DATAGRAM_SIZE, payload.max_payload, channel.max_payload),
+            timestamp=payload.timestamp,
+        )  # fmt: skip
+        return Answer(outgoing, session)
+
+
+def _prefix(address: Address) -> bytes:
+    """Cut an address to its /24 (IPv4) or /64: what one attacker plausibly owns whole."""
+    return address[4:19] if address[0] == 4 else address[4:12]

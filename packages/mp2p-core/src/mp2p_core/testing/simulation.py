@@ -1,0 +1,322 @@
+"""Endpoints on a simulated network: loss, duplication, reordering, corruption, partition, and an adversary.
+
+    sim = Simulation(seed=7, conditions=Conditions(loss=0.3, duplicate=0.1, jitter=0.05))
+    a, b = sim.add_node("a"), sim.add_node("b")
+    sim.connect(a, b)
+    assert sim.run_until(lambda: b.accepted, timeout=20)
+
+One seed gives one run, to the byte. Failures should print `sim.seed`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from mp2p_core.proto import addresses
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.endpoint import Endpoint
+from mp2p_core.proto.events import (
+    Accepted,
+    Connected,
+    ConnectFailed,
+    ConnectionClosed,
+    MessageReceived,
+    PingAnswered,
+)
+from mp2p_core.proto.identity import Identity, PublicKey
+from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
+from mp2p_core.proto.responder import ChannelInfo
+from mp2p_core.testing.clock import VirtualClock
+from mp2p_core.transport import Address, Path, RandomBytes, Reach, Train
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.noise_suite import Aead
+
+__all__ = ["AllowAll", "AllowKeys", "Conditions", "Datagram", "NonceRecorder", "SimNode", "Simulation"]
+
+
+@dataclass(slots=True)
+class Conditions:
+    """What the network does to each copy of a datagram. Shares from 0 to 1; times in seconds."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    delay: float = 0.001
+    jitter: float = 0.0
+    """Up to this much is added to the delay, so that datagrams overtake each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One datagram as the network carries it."""
+
+    source: Address
+    destination: Address
+    data: bytes
+
+
+class AllowAll:
+    """Lets everybody in."""
+
+    def may_know(self, _x25519: bytes) -> bool:
+        """Say yes."""
+        return True
+
+    def allows(self, _key: PublicKey) -> bool:
+        """Say yes."""
+        return True
+
+
+class AllowKeys:
+    """An access list."""
+
+    def __init__(self, *keys: PublicKey) -> None:
+        self.keys = set(keys)
+
+    def may_know(self, x25519: bytes) -> bool:
+        """Look for a key that maps to this one."""
+        return any(key.x25519 == x25519 for key in self.keys)
+
+    def allows(self, key: PublicKey) -> bool:
+        """Look for this very key."""
+        return key in self.keys
+
+
+class _RecordingAead:
+    def __init__(self, recorder: NonceRecorder, key: bytes) -> None:
+        self._recorder = recorder
+        self._key = key
+        self._aead = ChaCha20Poly1305(key)
+
+    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        self._recorder.note(self._key, nonce, data, associated_data)
+        return self._aead.encrypt(nonce, data, associated_data)
+
+    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
+        return self._aead.decrypt(nonce, data, associated_data)
+
+
+class NonceRecorder:
+    """An oracle: no (key, nonce) seals two different plaintexts. Put its `suite` into endpoints."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[bytes, bytes], tuple[bytes, bytes | None]] = {}
+        self.repeats = 0
+        self.suite = Suite(CHACHAPOLY_SHA256.name, CHACHAPOLY_SHA256.hash_name, self._aead)
+
+    def _aead(self, key: bytes) -> Aead:
+        return _RecordingAead(self, key)
+
+    def note(self, key: bytes, nonce: bytes, data: bytes, associated_data: bytes | None) -> None:
+        """Take down one sealing."""
+        if self._seen.setdefault((key, nonce), (data, associated_data)) != (data, associated_data):
+            self.repeats += 1
+
+
+@dataclass(slots=True)
+class SimNode:
+    """A node of the simulation and everything its endpoint said."""
+
+    name: str
+    identity: Identity
+    endpoint: Endpoint
+    source: Address
+    group: Address
+    interface: int = 1
+    connected: list[Connection] = field(default_factory=list)
+    accepted: list[Connection] = field(default_factory=list)
+    failed: list[ConnectFailed] = field(default_factory=list)
+    messages: list[tuple[Connection, bytes]] = field(default_factory=list)
+    pings: list[PingAnswered] = field(default_factory=list)
+    closed: list[ConnectionClosed] = field(default_factory=list)
+    sent: list[Datagram] = field(default_factory=list)
+    timer_at: float | None = None
+    on_event: Callable[[object], None] | None = None
+
+    @property
+    def key(self) -> PublicKey:
+        """The node's public key."""
+        return self.identity.public
+
+
+class Simulation:
+    """A network of endpoints, all of whose time and randomness come from one seed."""
+
+    def __init__(self, seed: int, conditions: Conditions | None = None) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)  # noqa: S311 - a simulation must repeat itself
+        self.clock = VirtualClock()
+        self.conditions = conditions or Conditions()
+        self.nodes: list[SimNode] = []
+        self.nonces = NonceRecorder()
+        self.adversary: Callable[[Datagram], bool] | None = None
+        """Sees every datagram; returns False to have it dropped. May call `inject`."""
+        self.cut: Callable[[Datagram], bool] | None = None
+        """A partition: datagrams for which it returns True do not pass."""
+
+    @property
+    def now(self) -> float:
+        """The virtual time."""
+        return self.clock.now
+
+    def random_bytes(self, n: int) -> bytes:
+        """Draw bytes from the seed."""
+        return self.random.randbytes(n)
+
+    def add_node(
+        self,
+        name: str,
+        *,
+        access: AllowAll | AllowKeys | None = None,
+        identity: Identity | None = None,
+        group: Address | None = None,
+        random_bytes: RandomBytes | None = None,
+        idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
+    ) -> SimNode:
+        """Add a node that listens on its key's group and sends from an address of its own."""
+        draw = random_bytes or self.random_bytes
+        identity = identity or Identity.generate(draw)
+        number = len(self.nodes) + 1
+        node = SimNode(
+            name,
+            identity,
+            self._endpoint(identity, access or AllowAll(), draw, idle_timeout),
+            addresses.pack_ipv4(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 1024),
+            group or addresses.derive_group_v4(identity.public.raw, Reach.GLOBAL, c.DEFAULT_PORT),
+        )
+        node.endpoint.add_channel(0, ChannelInfo(node.group, 1200, addresses.may_answer))
+        self.nodes.append(node)
+        return node
+
+    def _endpoint(
+        self, identity: Identity, access: AllowAll | AllowKeys, draw: RandomBytes, idle_timeout: float
+    ) -> Endpoint:
+        return Endpoint(
+            identity, access, now=self.now, random=draw, suite=self.nonces.suite, idle_timeout=idle_timeout
+        )
+
+    def restart(self, node: SimNode, access: AllowAll | AllowKeys | None = None) -> None:
+        """Replace a node's endpoint by a new one with the same identity: everything in memory is lost."""
+        node.endpoint = self._endpoint(
+            node.identity, access or AllowAll(), self.random_bytes, c.DEFAULT_IDLE_TIMEOUT
+        )
+        node.endpoint.add_channel(0, ChannelInfo(node.group, 1200, addresses.may_answer))
+        node.timer_at = None
+
+    def timestamp(self) -> int:
+        """Return the virtual wall clock, microseconds since 1970."""
+        return 1_800_000_000_000_000 + int(self.now * 1e6)
+
+    def connect(
+        self,
+        node: SimNode,
+        peer: SimNode | PublicKey,
+        *,
+        timeout: float = c.HANDSHAKE_BUDGET,
+        timestamp: int | None = None,
+    ) -> int:
+        """Have a node connect to another by its key alone."""
+        key = peer.key if isinstance(peer, SimNode) else peer
+        group = (
+            peer.group
+            if isinstance(peer, SimNode)
+            else addresses.derive_group_v4(key.raw, Reach.GLOBAL, c.DEFAULT_PORT)
+        )
+        number = node.endpoint.connect(
+            key,
+            [(0, group)],
+            timestamp=self.timestamp() if timestamp is None else timestamp,
+            timeout=timeout,
+            now=self.now,
+        )
+        self.flush(node)
+        return number
+
+    def flush(self, node: SimNode) -> None:
+        """Send what a node has to send, take its events, and plan its next timeout."""
+        for transmit in node.endpoint.transmits(self.now):
+            for data in transmit.train.datagrams():
+                datagram = Datagram(node.source, transmit.train.path.remote, data)
+                node.sent.append(datagram)
+                self.carry(datagram)
+        for event in node.endpoint.events():
+            self._note(node, event)
+        when = node.endpoint.timeout()
+        if when is not None and (node.timer_at is None or when < node.timer_at or node.timer_at <= self.now):
+            node.timer_at = when
+            self.clock.call_at(when, lambda: self._timer(node, when))
+
+    def _timer(self, node: SimNode, when: float) -> None:
+        if node.timer_at == when:
+            node.timer_at = None
+            node.endpoint.handle_timeout(self.now)
+            self.flush(node)
+
+    @staticmethod
+    def _note(node: SimNode, event: object) -> None:
+        if isinstance(event, Connected):
+            node.connected.append(event.connection)
+        elif isinstance(event, Accepted):
+            node.accepted.append(event.connection)
+        elif isinstance(event, ConnectFailed):
+            node.failed.append(event)
+        elif isinstance(event, MessageReceived):
+            node.messages.append((event.connection, event.data))
+        elif isinstance(event, PingAnswered):
+            node.pings.append(event)
+        elif isinstance(event, ConnectionClosed):
+            node.closed.append(event)
+        if node.on_event is not None:
+            node.on_event(event)
+
+    def carry(self, datagram: Datagram) -> None:
+        """Put a datagram on the network, where everything may happen to it."""
+        if self.adversary is not None and not self.adversary(datagram):
+            return
+        if self.cut is not None and self.cut(datagram):
+            return
+        conditions, draw = self.conditions, self.random.random
+        copies = 2 if draw() < conditions.duplicate else 1
+        for _ in range(copies):
+            if draw() < conditions.loss:
+                continue
+            data = datagram.data
+            if draw() < conditions.corrupt and data:
+                at = self.random.randrange(len(data) * 8)
+                data = data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
+            self.inject(
+                Datagram(datagram.source, datagram.destination, data),
+                delay=conditions.delay + draw() * conditions.jitter,
+            )
+
+    def inject(self, datagram: Datagram, delay: float = 0.0) -> None:
+        """Deliver a datagram after a delay, untouched, to all that listen at its destination."""
+        self.clock.call_at(self.now + delay, lambda: self._deliver(datagram))
+
+    def _deliver(self, datagram: Datagram) -> None:
+        for node in self.nodes:
+            if datagram.destination in (node.group, node.source) and datagram.source != node.source:
+                path = Path(datagram.source, datagram.destination, node.interface)
+                node.endpoint.receive(0, Train(path, (datagram.data,), max(len(datagram.data), 1)), self.now)
+                self.flush(node)
+
+    def run(self, duration: float) -> None:
+        """Let that much virtual time pass."""
+        end = self.now + duration
+        while self.clock.step(end):
+            pass
+
+    def run_until(self, condition: Callable[[], object], timeout: float) -> bool:
+        """Run until the condition holds; False when it does not within the virtual time given."""
+        end = self.now + timeout
+        while not condition():
+            if not self.clock.step(end):
+                return bool(condition())
+        return True
