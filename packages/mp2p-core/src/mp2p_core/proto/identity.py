@@ -111,9 +111,10 @@ class Identity:
 
     def __init__(self, seed: bytes) -> None:
         """Build from the 32-byte Ed25519 seed (the secret). Raises `BadKey` when it has another length."""
-        if len(seed) != KEY_SIZE:
-            # Without a word of it: what was passed by mistake may still be a secret.
-            raise BadKey(f"a private seed has {KEY_SIZE} bytes, and this has {len(seed)}")
+        size = len(seed)
+        if size != KEY_SIZE:
+            del seed  # what was passed by mistake may still be a secret, and reports may show local variables
+            raise BadKey(f"a private seed has {KEY_SIZE} bytes, and this has {size}: pass the seed alone")
         self._seed = bytes(seed)
         self.public = PublicKey(
             Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw()

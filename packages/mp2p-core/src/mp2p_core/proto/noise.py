@@ -70,11 +70,11 @@ class CipherState(_Secret):
 
     __slots__ = ("_aead", "_key", "_n", "_suite")
 
-    def __init__(self, suite: Suite, key: bytes | None = None) -> None:
+    def __init__(self, suite: Suite, key: bytes | None = None, n: int = 0) -> None:
         self._suite = suite
         self._aead: Aead | None = None
         self._key = key
-        self._n = 0
+        self._n = n
 
     def has_key(self) -> bool:
         """Tell whether there is a key, so that data is sealed."""
