@@ -1,0 +1,70 @@
+"""Encrypted sessions between devices that know each other's keys: identity, handshake, framing, the node.
+
+    async with open_node("me.key", allow=["mp2p:..."]) as node:
+        async with node.connect("mp2p:...") as peer:
+            await peer.send_datagram(b"hello")
+
+Layers, lowest first; a module imports only from those before it:
+
+    errors
+    transport                    the contract for transports
+    proto                        the protocol, sans-IO
+    private_files, contact
+    keyfile, access, plugins
+    opening, peer
+    node
+    testing                      needs everything above, nothing needs it
+"""
+
+from __future__ import annotations
+
+from mp2p_core.access import Allow
+from mp2p_core.contact import Contact
+from mp2p_core.errors import (
+    AddressError,
+    AuthRejected,
+    BadKey,
+    Closed,
+    ContactError,
+    DatagramTooLarge,
+    KeyFileError,
+    LocalNetworkError,
+    Mp2pError,
+    NoMulticast,
+    PeerUnreachable,
+    PortTaken,
+    RemoteError,
+    TransportError,
+    UsageError,
+)
+from mp2p_core.node import ChannelStatus, Node, open_node
+from mp2p_core.peer import Peer
+from mp2p_core.proto.identity import Identity, PublicKey
+from mp2p_core.transport import Reach
+
+__all__ = [
+    "AddressError",
+    "Allow",
+    "AuthRejected",
+    "BadKey",
+    "ChannelStatus",
+    "Closed",
+    "Contact",
+    "ContactError",
+    "DatagramTooLarge",
+    "Identity",
+    "KeyFileError",
+    "LocalNetworkError",
+    "Mp2pError",
+    "NoMulticast",
+    "Node",
+    "Peer",
+    "PeerUnreachable",
+    "PortTaken",
+    "PublicKey",
+    "Reach",
+    "RemoteError",
+    "TransportError",
+    "UsageError",
+    "open_node",
+]

@@ -1,0 +1,66 @@
+"""Who may connect: the `allow=` of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeAlias
+
+from mp2p_core.contact import Contact
+from mp2p_core.proto.identity import PublicKey
+from mp2p_core.proto.responder import Access
+
+__all__ = ["Allow", "access_for"]
+
+Allow: TypeAlias = (
+    Literal["nobody", "any"] | str | Iterable[str | PublicKey | Contact] | Callable[[PublicKey], bool]
+)
+"""`"nobody"`, `"any"`, one contact, several keys or contacts, or a function that decides about each key.
+
+A function is called with a key whose owner has not proved it yet, so it must be quick and have no effects.
+"""
+
+
+class _Keys:
+    """An access list: exact keys, found early by the X25519 key that they map to."""
+
+    def __init__(self, keys: Iterable[PublicKey]) -> None:
+        self._keys = frozenset(keys)
+        self._x25519 = frozenset(key.x25519 for key in self._keys)
+
+    def may_know(self, x25519: bytes) -> bool:
+        return x25519 in self._x25519
+
+    def allows(self, key: PublicKey) -> bool:
+        return key in self._keys
+
+
+class _Function:
+    """A decision per key. Strangers reach it, at the rate that handshakes are limited to."""
+
+    def __init__(self, decide: Callable[[PublicKey], bool]) -> None:
+        self._decide = decide
+
+    def may_know(self, _x25519: bytes) -> bool:
+        return True
+
+    def allows(self, key: PublicKey) -> bool:
+        return self._decide(key)
+
+
+def access_for(allow: Allow) -> Access:
+    """Turn what the application gave as `allow=` into a policy. Raises `ContactError` or `BadKey`."""
+    if allow == "nobody":
+        return _Keys(())
+    if allow == "any":
+        return _Function(lambda _key: True)
+    if isinstance(allow, str):
+        return _Keys([Contact.parse(allow).key])
+    if callable(allow):
+        return _Function(allow)
+    return _Keys(_key_of(item) for item in allow)
+
+
+def _key_of(item: str | PublicKey | Contact) -> PublicKey:
+    if isinstance(item, PublicKey):
+        return item
+    return (item if isinstance(item, Contact) else Contact.parse(item)).key

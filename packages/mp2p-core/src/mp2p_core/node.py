@@ -1,0 +1,440 @@
+"""The node: an identity on the network, driving the sans-IO endpoint over anyio."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mp2p_core.access import Allow, access_for
+from mp2p_core.contact import Contact
+from mp2p_core.errors import AddressError, AuthRejected, Closed, PeerUnreachable, UsageError
+from mp2p_core.keyfile import TimestampStore, load_or_create_identity
+from mp2p_core.opening import Opened, Wanted, open_channels, read_reach
+from mp2p_core.peer import Peer
+from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.constants import DEFAULT_IDLE_TIMEOUT, DEFAULT_PORT, HANDSHAKE_BUDGET
+from mp2p_core.proto.endpoint import Endpoint
+from mp2p_core.proto.events import (
+    Accepted,
+    Connected,
+    ConnectFailed,
+    ConnectionClosed,
+    MessageReceived,
+    PingAnswered,
+)
+from mp2p_core.proto.identity import Identity, PublicKey
+from mp2p_core.proto.responder import ChannelInfo
+from mp2p_core.transport import Address, InterfaceStatus, Reach, Transport
+
+__all__ = ["ChannelStatus", "Node", "open_node"]
+
+_log = logging.getLogger("mp2p")
+
+_ADVICE: Mapping[str, str] = MappingProxyType(
+    {
+        "nothing heard": (
+            "Check, in this order: the peer is running; its key is the one in the contact; it allows your key "
+            "(it is silent to strangers); no firewall drops UDP to these groups on either side; both are in one "
+            "network, or the routers between forward multicast."
+        ),
+        "cookie": (
+            "The peer is there and asked for a proof of address that did not get through: it is busy, or one direction "
+            "loses much. Try again."
+        ),
+        "answered by another key": (
+            "Something answered without the private key of this contact: check the contact, and who else is on this "
+            "network."
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatus:
+    """One open channel: its transport's name, its address as contacts write it, and its interfaces."""
+
+    transport: str
+    address: str
+    interfaces: tuple[InterfaceStatus, ...]
+
+
+class _Dialing:
+    """A `connect` that waits for its outcome."""
+
+    __slots__ = ("done", "outcome")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.outcome: Peer | ConnectFailed | None = None
+
+
+class Node:
+    """An identity on the network. Comes from `open_node`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        endpoint: Endpoint,
+        opened: Opened,
+        timestamps: TimestampStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self._identity = identity
+        self._endpoint = endpoint
+        self._opened = opened
+        self._timestamps = timestamps
+        self._clock = clock
+        self._peers: dict[Connection, Peer] = {}
+        self._accepted: deque[Peer] = deque()
+        self._accept_waiters: deque[anyio.Event] = deque()
+        self._dialing: dict[int, _Dialing] = {}
+        self._wake = anyio.Event()
+        self._sleeping_until = float("inf")
+        self._closed = False
+        for number, (transport, channel) in enumerate(opened.channels):
+            endpoint.add_channel(
+                number, ChannelInfo(channel.address, channel.max_datagram_size, transport.may_answer)
+            )
+
+    @property
+    def key(self) -> PublicKey:
+        """The node's public key: its name."""
+        return self._identity.public
+
+    @property
+    def contact(self) -> Contact:
+        """All that a peer needs to reach this node. Just the key, unless it listens elsewhere than that says."""
+        return Contact(
+            self.key,
+            tuple(
+                (transport.family, transport.format_address(channel.address))
+                for transport, channel in self._opened.channels
+                if channel.address != transport.derive_address(self.key.raw, Reach.GLOBAL, DEFAULT_PORT)
+            ),
+        )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the node listens, such as "v4:224.0.230.7:1024"."""
+        return tuple(each.text for each in self._opened.channels)
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Installed transports that did not open, as (name, reason)."""
+        return self._opened.skipped
+
+    def status(self) -> tuple[ChannelStatus, ...]:
+        """Say for each channel which interfaces it listens on, and why not on the others."""
+        return tuple(
+            ChannelStatus(each.transport.name, each.text, tuple(each.channel.status()))
+            for each in self._opened.channels
+        )
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams by what became of them (`data-unknown`, `init-mac1`, ...) since the node opened."""
+        return MappingProxyType(dict(self._endpoint.counters))
+
+    def peers(self) -> tuple[Peer, ...]:
+        """Return the peers that are connected now."""
+        return tuple(peer for peer in self._peers.values() if peer.closed is None)
+
+    # --- connecting -----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connect(
+        self, contact: str | Contact | PublicKey, timeout: float = HANDSHAKE_BUDGET
+    ) -> AsyncIterator[Peer]:
+        """Connect to a peer; the connection is closed at the end of the block.
+
+        Tries every address in the contact, and the ones that follow from the key, over all open
+        transports at once; gives up after `timeout` seconds. When the block begins the peer has proved its
+        key. Raises `PeerUnreachable`, `AuthRejected`, `ContactError`, `AddressError` or `UsageError`.
+        Protocol section 4.
+        """
+        peer = await self._dial(_contact(contact), timeout)
+        try:
+            yield peer
+        finally:
+            await peer.aclose()
+
+    async def _dial(self, contact: Contact, timeout: float) -> Peer:
+        targets = self._targets(contact)
+        if self._closed:
+            raise Closed(0, "this node is closed")
+        timestamp = self._timestamps.next(int(time.time() * 1e6))
+        if self._timestamps.warning is not None:
+            _log.warning("%s", self._timestamps.warning)
+        dialing = _Dialing()
+        number = self._endpoint.connect(
+            contact.key, targets, timestamp=timestamp, timeout=timeout, now=self._clock()
+        )
+        self._dialing[number] = dialing
+        waited = False
+        try:
+            self._flush()
+            await dialing.done.wait()
+            waited = True
+        finally:
+            del self._dialing[number]
+            self._endpoint.cancel(number)
+            if not waited and isinstance(dialing.outcome, Peer):
+                await dialing.outcome.aclose()  # cancelled at the very moment it connected
+        if isinstance(dialing.outcome, Peer):
+            return dialing.outcome
+        if dialing.outcome is None:
+            raise Closed(0, "this node is closed")
+        if dialing.outcome.refusal is not None:
+            raise AuthRejected(dialing.outcome.refusal)
+        stage = dialing.outcome.stage
+        raise PeerUnreachable(stage, tuple(self._tried(targets)), _ADVICE[stage])
+
+    def _targets(self, contact: Contact) -> list[tuple[int, Address]]:
+        """Work out where to send INITs: the contact's addresses, and what follows from the key elsewhere."""
+        told: dict[str, list[str]] = {}
+        for family, text in contact.addresses:
+            told.setdefault(family, []).append(text)
+        targets: list[tuple[int, Address]] = []
+        refused = ""
+        for number, (transport, channel) in enumerate(self._opened.channels):
+            addresses = [transport.parse_address(text) for text in told.get(transport.family, ())]
+            if not addresses:
+                derived = transport.derive_address(contact.key.raw, Reach.GLOBAL, DEFAULT_PORT)
+                addresses = [] if derived is None else [derived]
+            for address in addresses:
+                # What the peer will ask itself before it answers us.
+                if transport.may_answer(channel.address, channel.address, address):
+                    targets.append((number, address))
+                else:
+                    refused = (
+                        f"the peer listens at {transport.format_address(address)} and may not answer at "
+                        f"{transport.format_address(channel.address)}, which reaches further: open this node with "
+                        "the reach of the peer"
+                    )
+        if targets:
+            return targets
+        if refused:
+            raise AddressError(refused)
+        families = ", ".join(sorted(told)) or "no family"
+        raise UsageError(
+            f"this contact lists addresses of {families}, and this node has none of that open "
+            f"({', '.join(self.addresses)}): open the transport that serves it"
+        )
+
+    def _tried(self, targets: Sequence[tuple[int, Address]]) -> list[str]:
+        tried = []
+        for number, address in targets:
+            transport, channel = self._opened.channels[number]
+            names = ", ".join(each.name for each in channel.status() if each.joined) or "no interface"
+            tried.append(f"{transport.name} {transport.format_address(address)} on {names}")
+        return tried
+
+    async def accept(self) -> Peer:
+        """Wait for the next peer that connects to this node, its key allowed and proved.
+
+        Several tasks may wait; each peer goes to one of them. A peer that this node was calling at the same
+        moment is not among them: `connect` returns it. Raises `Closed` once the node is closed.
+        """
+        while not self._accepted:
+            if self._closed:
+                raise Closed(0, "this node is closed")
+            waiter = anyio.Event()
+            self._accept_waiters.append(waiter)
+            try:
+                await waiter.wait()
+            finally:
+                if waiter in self._accept_waiters:
+                    self._accept_waiters.remove(waiter)
+        return self._accepted.popleft()
+
+    # --- driving the endpoint -------------------------------------------------------------------------
+
+    async def receive_forever(self, number: int) -> None:
+        """Feed the endpoint from one channel until it is closed."""
+        channel = self._opened.channels[number].channel
+        while True:
+            try:
+                trains = await channel.receive()
+            except anyio.ClosedResourceError:
+                return
+            now = self._clock()
+            for train in trains:
+                self._endpoint.receive(number, train, now)
+            self._flush()
+
+    async def keep_time(self) -> None:
+        """Call the endpoint whenever it is due."""
+        while True:
+            when = self._endpoint.timeout()
+            self._sleeping_until = float("inf") if when is None else when
+            self._wake = anyio.Event()
+            with anyio.move_on_after(self._sleeping_until - self._clock()):
+                await self._wake.wait()
+            now = self._clock()
+            when = self._endpoint.timeout()
+            if when is not None and when <= now:
+                self._endpoint.handle_timeout(now)
+                self._flush()
+
+    def _flush(self) -> None:
+        """Send what the endpoint has to send, and pass on what it has to tell."""
+        channels = self._opened.channels
+        for number, train in self._endpoint.transmits(self._clock()):
+            channels[number].channel.send(train)
+        for event in self._endpoint.events():
+            if isinstance(event, MessageReceived):
+                if (peer := self._peers.get(event.connection)) is not None:
+                    peer.deliver(event.data)
+            elif isinstance(event, PingAnswered):
+                if (peer := self._peers.get(event.connection)) is not None:
+                    peer.answer_ping(event.ping, event.rtt)
+            elif isinstance(event, Accepted):
+                self._accepted.append(self._peer(event.connection))
+                if self._accept_waiters:
+                    self._accept_waiters.popleft().set()
+            elif isinstance(event, ConnectionClosed):
+                if (peer := self._peers.pop(event.connection, None)) is not None:
+                    peer.end()
+            elif (dialing := self._dialing.get(event.dial)) is not None:
+                dialing.outcome = self._peer(event.connection) if isinstance(event, Connected) else event
+                dialing.done.set()
+            elif isinstance(event, Connected):
+                # Whoever asked has been cancelled in the meantime.
+                self._endpoint.close(event.connection, 0, "", self._clock())
+        when = self._endpoint.timeout()
+        if when is not None and when < self._sleeping_until:
+            self._sleeping_until = when
+            self._wake.set()
+
+    def _peer(self, connection: Connection) -> Peer:
+        peer = self._peers.get(connection)
+        if peer is None:
+            peer = self._peers[connection] = Peer(
+                connection, flush=self._flush_one, close=self._close_one, describe=self._describe
+            )
+        return peer
+
+    def _flush_one(self, connection: Connection) -> None:
+        self._endpoint.flush(connection)
+        self._flush()
+
+    def _close_one(self, connection: Connection, code: int, reason: str) -> None:
+        self._endpoint.close(connection, code, reason, self._clock())
+        self._flush()
+
+    def _describe(self, connection: Connection) -> str:
+        session = connection.session
+        transport = self._opened.channels[session.channel].transport
+        return f"{transport.name} {transport.format_address(session.path.remote)}"
+
+    async def aclose(self) -> None:
+        """Close every connection, tell each peer, and leave the network."""
+        if self._closed:
+            return
+        self._closed = True
+        for connection in self._endpoint.connections():
+            self._endpoint.close(connection, 0, "the node is closing", self._clock())
+        self._flush()
+        for dialing in self._dialing.values():
+            dialing.done.set()
+        for waiter in self._accept_waiters:
+            waiter.set()
+        for _, channel in self._opened.channels:
+            await channel.aclose()
+
+
+class _OpenNode(AbstractAsyncContextManager[Node]):
+    """Opens a node, runs its tasks, closes it.
+
+    A class rather than a generator, so that what the application raises leaves the block as it is and not
+    inside an exception group.
+    """
+
+    def __init__(self, identity: Callable[[], tuple[Identity, TimestampStore]], wanted: Wanted, allow: Allow,
+                 idle_timeout: float, clock: Callable[[], float]) -> None:  # fmt: skip
+        self._make_identity = identity
+        self._wanted = wanted
+        self._access = access_for(allow)
+        self._idle_timeout = idle_timeout
+        self._clock = clock
+        self._node: Node | None = None
+        self._tasks: TaskGroup | None = None
+
+    async def __aenter__(self) -> Node:
+        identity, timestamps = self._make_identity()
+        opened = await open_channels(self._wanted, identity.public, os.urandom)
+        endpoint = Endpoint(identity, self._access, now=self._clock(), idle_timeout=self._idle_timeout)
+        node = self._node = Node(identity, endpoint, opened, timestamps, self._clock)
+        for name, reason in opened.skipped:
+            _log.info("transport %s is not used: %s", name, reason)
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        for number in range(len(opened.channels)):
+            self._tasks.start_soon(node.receive_forever, number)
+        self._tasks.start_soon(node.keep_time)
+        return node
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._node is not None
+        assert self._tasks is not None
+        with anyio.CancelScope(shield=True):
+            await self._node.aclose()
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+
+def open_node(
+    key: str | os.PathLike[str] | Identity | None = None,
+    *,
+    allow: Allow = "nobody",
+    transports: Sequence[str | Transport] | None = None,
+    interfaces: Sequence[str] = (),
+    port: int = DEFAULT_PORT,
+    reach: Reach | str = Reach.GLOBAL,
+    address: str = "derived",
+    idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+    clock: Callable[[], float] = time.monotonic,
+) -> AbstractAsyncContextManager[Node]:
+    """Open a node: `async with open_node("thermostat.key") as node`.
+
+    key: a key file, made with mode 0600 on first use; or an `Identity`; None is a fresh identity kept
+    nowhere. allow: who may connect (see `Allow`); nobody by default. transports: names or instances;
+    None opens every installed one whose address follows from the key. interfaces: names; empty means every
+    eligible one. port: UDP port for derived and random addresses. reach: how far datagrams may travel.
+    address: "derived" (from the key, so that the key alone reaches the node), "random", or an address text.
+    idle_timeout: seconds of silence after which a peer is given up. clock: seconds that never go back.
+
+    Raises on entering: `KeyFileError`, `NoMulticast`, `PortTaken`, `AddressError`, `TransportError`,
+    `UsageError`.
+    """
+    if not 1 <= port <= 65535:
+        raise UsageError(f"port {port} is not one: choose 1024 to 65535")
+    if not idle_timeout > 0:
+        raise UsageError(f"an idle timeout of {idle_timeout} s: choose a positive number of seconds")
+    wanted = Wanted(transports, tuple(interfaces), port, read_reach(reach), address)
+
+    def identity() -> tuple[Identity, TimestampStore]:
+        if key is None:
+            return Identity.generate(), TimestampStore(None)
+        if isinstance(key, Identity):
+            return key, TimestampStore(None)
+        return load_or_create_identity(key), TimestampStore(key)
+
+    return _OpenNode(identity, wanted, allow, idle_timeout, clock)
+
+
+def _contact(contact: str | Contact | PublicKey) -> Contact:
+    if isinstance(contact, Contact):
+        return contact
+    return Contact(contact) if isinstance(contact, PublicKey) else Contact.parse(contact)
