@@ -53,7 +53,7 @@ _FORM: Final = re.compile(
 )
 _MAX_TIMESTAMP: Final = 2**63
 
-# Read at most this much: a key file has 171 bytes, a timestamp file at most 40.
+# Read at most this much: a key file has 169 bytes, a timestamp file at most 20.
 _MAX_FILE_SIZE: Final = 1024
 
 

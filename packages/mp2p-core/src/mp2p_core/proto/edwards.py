@@ -56,7 +56,7 @@ _L: Final = 2**252 + 27742317777372353535851937790883648493
 _SIGN_BIT: Final = 1 << 255
 
 # The y of the order-8 points is a root of d y^4 + 2 y^2 - 1, and so is its negative.
-_ORDER_8_Y: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+_ORDER_8_Y: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 
 # Eight points, five y: the points of order 4 share one, those of order 8 share two.
 _SMALL_ORDER_Y: Final = {

@@ -150,7 +150,8 @@ class Identity:
             ) from None
 
     def __repr__(self) -> str:
-        return f"<Identity {self.public}>"
+        # A report of an error in __init__ shows what is not complete yet.
+        return f"<Identity {getattr(self, 'public', 'without a key')}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

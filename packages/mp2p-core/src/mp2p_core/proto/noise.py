@@ -203,6 +203,10 @@ class HandshakeState(_Secret):
     ) -> None:
         if psk is not None and len(psk) != 32:
             raise UsageError(f"a pre-shared key has 32 bytes, and this has {len(psk)}")
+        if (psk is not None) != any("psk" in tokens for tokens in pattern.messages):
+            raise UsageError(
+                f"pattern {pattern.name} {'needs a' if psk is None else 'has no'} pre-shared key"
+            )
         self._pattern, self._initiator, self._suite = pattern, initiator, suite
         self._s, self._rs, self._psk = s, rs, psk
         self._e = suite.key_pair(e) if e is not None else None
