@@ -12,6 +12,7 @@ Layers, lowest first; a module imports only from those before it:
     private_files, contact
     keyfile, access, plugins
     opening, peer
+    dialing
     node
     testing                      needs everything above, nothing needs it
 """

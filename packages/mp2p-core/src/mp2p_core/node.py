@@ -16,7 +16,8 @@ from anyio.abc import TaskGroup
 
 from mp2p_core.access import Allow, access_for
 from mp2p_core.contact import Contact
-from mp2p_core.errors import AddressError, AuthRejected, Closed, PeerUnreachable, UsageError
+from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
+from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable, UsageError
 from mp2p_core.keyfile import TimestampStore, load_or_create_identity
 from mp2p_core.opening import Opened, Wanted, open_channels, read_reach
 from mp2p_core.peer import Peer
@@ -33,29 +34,11 @@ from mp2p_core.proto.events import (
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.transport import Address, InterfaceStatus, Reach, Transport
+from mp2p_core.transport import InterfaceStatus, Reach, Transport
 
 __all__ = ["ChannelStatus", "Node", "open_node"]
 
 _log = logging.getLogger("mp2p")
-
-_ADVICE: Mapping[str, str] = MappingProxyType(
-    {
-        "nothing heard": (
-            "Check, in this order: the peer is running; its key is the one in the contact; it allows your key "
-            "(it is silent to strangers); no firewall drops UDP to these groups on either side; both are in one "
-            "network, or the routers between forward multicast."
-        ),
-        "cookie": (
-            "The peer is there and asked for a proof of address that did not get through: it is busy, or one direction "
-            "loses much. Try again."
-        ),
-        "answered by another key": (
-            "Something answered without the private key of this contact: check the contact, and who else is on this "
-            "network."
-        ),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +144,14 @@ class Node:
         key. Raises `PeerUnreachable`, `AuthRejected`, `ContactError`, `AddressError` or `UsageError`.
         Protocol section 4.
         """
-        peer = await self._dial(_contact(contact), timeout)
+        peer = await self._dial(read_contact(contact), timeout)
         try:
             yield peer
         finally:
             await peer.aclose()
 
     async def _dial(self, contact: Contact, timeout: float) -> Peer:
-        targets = self._targets(contact)
+        targets = targets_for(contact, self._opened.channels)
         if self._closed:
             raise Closed(0, "this node is closed")
         timestamp = self._timestamps.next(int(time.time() * 1e6))
@@ -196,47 +179,7 @@ class Node:
         if dialing.outcome.refusal is not None:
             raise AuthRejected(dialing.outcome.refusal)
         stage = dialing.outcome.stage
-        raise PeerUnreachable(stage, tuple(self._tried(targets)), _ADVICE[stage])
-
-    def _targets(self, contact: Contact) -> list[tuple[int, Address]]:
-        """Work out where to send INITs: the contact's addresses, and what follows from the key elsewhere."""
-        told: dict[str, list[str]] = {}
-        for family, text in contact.addresses:
-            told.setdefault(family, []).append(text)
-        targets: list[tuple[int, Address]] = []
-        refused = ""
-        for number, (transport, channel) in enumerate(self._opened.channels):
-            addresses = [transport.parse_address(text) for text in told.get(transport.family, ())]
-            if not addresses:
-                derived = transport.derive_address(contact.key.raw, Reach.GLOBAL, DEFAULT_PORT)
-                addresses = [] if derived is None else [derived]
-            for address in addresses:
-                # What the peer will ask itself before it answers us.
-                if transport.may_answer(channel.address, channel.address, address):
-                    targets.append((number, address))
-                else:
-                    refused = (
-                        f"the peer listens at {transport.format_address(address)} and may not answer at "
-                        f"{transport.format_address(channel.address)}, which reaches further: open this node with "
-                        "the reach of the peer"
-                    )
-        if targets:
-            return targets
-        if refused:
-            raise AddressError(refused)
-        families = ", ".join(sorted(told)) or "no family"
-        raise UsageError(
-            f"this contact lists addresses of {families}, and this node has none of that open "
-            f"({', '.join(self.addresses)}): open the transport that serves it"
-        )
-
-    def _tried(self, targets: Sequence[tuple[int, Address]]) -> list[str]:
-        tried = []
-        for number, address in targets:
-            transport, channel = self._opened.channels[number]
-            names = ", ".join(each.name for each in channel.status() if each.joined) or "no interface"
-            tried.append(f"{transport.name} {transport.format_address(address)} on {names}")
-        return tried
+        raise PeerUnreachable(stage, tried(targets, self._opened.channels), ADVICE[stage])
 
     async def accept(self) -> Peer:
         """Wait for the next peer that connects to this node, its key allowed and proved.
@@ -432,9 +375,3 @@ def open_node(
         return load_or_create_identity(key), TimestampStore(key)
 
     return _OpenNode(identity, wanted, allow, idle_timeout, clock)
-
-
-def _contact(contact: str | Contact | PublicKey) -> Contact:
-    if isinstance(contact, Contact):
-        return contact
-    return Contact(contact) if isinstance(contact, PublicKey) else Contact.parse(contact)

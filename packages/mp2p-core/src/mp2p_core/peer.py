@@ -96,8 +96,7 @@ class Peer:
         Raises `anyio.BusyResourceError` when another task is waiting already.
         """
         while not self._inbox:
-            if self._connection.closed is not None:
-                raise self._connection.closed
+            self._connection.check_open()
             if self._waiting is not None:
                 raise anyio.BusyResourceError("receiving a datagram from")
             self._waiting = anyio.Event()
@@ -124,8 +123,7 @@ class Peer:
         finally:
             del self._pings[number]
         if not result:
-            assert self._connection.closed is not None
-            raise self._connection.closed
+            self._connection.check_open()
         return result[0]
 
     async def aclose(self, code: int = 0, reason: str = "") -> None:

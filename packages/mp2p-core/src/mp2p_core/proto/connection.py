@@ -39,6 +39,11 @@ class Connection:
         """Why it ended, or None while it lives."""
         return self._closed
 
+    def check_open(self) -> None:
+        """Raise `Closed` when it has ended. A new exception each time: one that is raised twice mixes its traces."""
+        if self._closed is not None:
+            raise Closed(self._closed.code, self._closed.reason)
+
     @property
     def max_message(self) -> int:
         """The largest unreliable message in bytes."""
@@ -46,8 +51,7 @@ class Connection:
 
     def send_message(self, data: bytes) -> None:
         """Queue an unreliable message. Raises `Closed`, or `DatagramTooLarge`."""
-        if self._closed is not None:
-            raise self._closed
+        self.check_open()
         session = self.sessions[0]
         if len(data) > session.max_message:
             raise DatagramTooLarge(len(data), session.max_message)
@@ -55,8 +59,7 @@ class Connection:
 
     def ping(self) -> int:
         """Ask the peer for a sign of life; the number comes back in `PingAnswered`. Raises `Closed`."""
-        if self._closed is not None:
-            raise self._closed
+        self.check_open()
         self._next_ping += 1
         self.session.ping(self._next_ping)
         return self._next_ping
