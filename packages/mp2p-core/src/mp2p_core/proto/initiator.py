@@ -165,7 +165,7 @@ class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "mac1", "number", "peer", "queued_at", "random", "stage", "suite")  # fmt: skip
+                 "mac1", "number", "peer", "queued", "random", "stage", "suite")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
@@ -179,7 +179,7 @@ class Dial:
         self.began = now
         self.deadline = now + timeout
         self.stage = Stage.NOTHING_HEARD
-        self.queued_at: float | None = None
+        self.queued: list[float] = []
         self.mac1 = Mac1(peer.raw)
         self._mac1_own = Mac1(identity.public.raw)
         self._timestamp = timestamp

@@ -70,7 +70,7 @@ class Session:
         "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
         "_keys", "_messages", "_ping_wanted", "_pings", "_probed", "_sent", "_window", "answered_pings",
         "began", "channel", "close_code", "close_reason", "connection", "handshake_time", "idle_timeout",
-        "initiator", "local_id", "max_payload", "packets_lost", "path", "peer", "queued_at", "received",
+        "initiator", "local_id", "max_payload", "packets_lost", "path", "peer", "queued", "received",
         "remote_id", "rtt", "state", "timestamp",
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ class Session:
         self.timestamp = timestamp
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
         self.connection: Connection | None = None
-        self.queued_at: float | None = None
+        self.queued: list[float] = []
         self.rtt = RoundTrip(rtt)
         self.packets_lost = 0
         self.received: deque[bytes] = deque()

@@ -11,8 +11,8 @@ __all__ = ["Timed", "Timers"]
 class Timed(Protocol):
     """Something with a deadline."""
 
-    queued_at: float | None
-    """Where the heap last put it; owned by `Timers`."""
+    queued: list[float]
+    """The times at which the heap has it, the next one last; owned by `Timers`."""
 
     def timeout(self) -> float | None:
         """Return when `handle_timeout` is due, or None."""
@@ -26,6 +26,9 @@ class Timers(Generic[T]):
 
     An item whose deadline moved later stays where it is and is looked at once too often: the usual packet
     costs nothing here. One whose deadline moved earlier must be `schedule`d again.
+
+    Attack: a peer whose packets move a deadline back and forth. An item's older, later places are used
+    again rather than left behind, so that it holds a handful of places however often that happens.
     """
 
     __slots__ = ("_heap", "_order")
@@ -37,9 +40,10 @@ class Timers(Generic[T]):
     def schedule(self, item: T) -> None:
         """Note an item's deadline unless an earlier look at it is due anyway."""
         when = item.timeout()
-        if when is None or (item.queued_at is not None and item.queued_at <= when):
+        queued = item.queued
+        if when is None or (queued and queued[-1] <= when):
             return
-        item.queued_at = when
+        queued.append(when)
         self._order += 1
         heapq.heappush(self._heap, (when, self._order, item))
 
@@ -51,13 +55,14 @@ class Timers(Generic[T]):
         """Take out the items whose deadline has come, in its order."""
         found: list[T] = []
         while self._heap and self._heap[0][0] <= now:
-            when, _, item = heapq.heappop(self._heap)
-            if item.queued_at != when:
-                continue  # an earlier entry for it was used since
-            item.queued_at = None
+            item = heapq.heappop(self._heap)[2]
+            item.queued.pop()
             deadline = item.timeout()
-            if deadline is not None and deadline <= now:
-                found.append(item)
-            else:
+            if deadline is None or deadline > now:
                 self.schedule(item)
+            elif not (item.queued and item.queued[-1] <= now):  # else its next place brings it up
+                found.append(item)
         return found
+
+    def __len__(self) -> int:
+        return len(self._heap)
