@@ -137,7 +137,8 @@ class Channel(Protocol):
     def send(self, train: Train) -> bool:
         """Hand a train to the network without blocking.
 
-        Returns False when there was no room for all of it: the rest is lost, as on any network.
+        Returns False when there was no room for all of it, or the channel is closed: the rest is lost, as
+        on any network.
         Trouble on the network is never raised; it shows in `status`.
         """
 

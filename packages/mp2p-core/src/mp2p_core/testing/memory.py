@@ -106,6 +106,8 @@ class MemoryChannel:
 
     def send(self, train: Train) -> bool:
         """Put each datagram into the queue of every other channel at that address."""
+        if self._closed:
+            return False
         for datagram in train.datagrams():
             for channel in self._hub.channels:
                 if (
