@@ -49,25 +49,20 @@ class Contact:
 
     def __post_init__(self) -> None:
         if len(self.addresses) > MAX_ADDRESSES:
-            raise ContactError(
-                f"a contact with {len(self.addresses)} addresses: at most {MAX_ADDRESSES} are taken"
+            raise _refused(
+                f"a contact with {len(self.addresses)} addresses, at most {MAX_ADDRESSES} are taken"
             )
         for family, address in self.addresses:
             if not _FAMILY.fullmatch(family):
-                raise ContactError(
-                    f"an address of family {_shown(family)}: a family is lower-case letters and digits, as in "
-                    "v6:[ff1e::1]:1024"
-                )
+                raise _refused(f"an address of family {_shown(family)}, not of lower-case letters and digits")
             # Addresses are printed: nothing in them may move a cursor or turn text around.
             if not address or not address.isprintable():
-                raise ContactError(
-                    f"an address that is empty or holds unprintable characters, {_shown(address)}: {_EXPECTED}"
-                )
+                raise _refused(f"an address that is empty or holds unprintable characters, {_shown(address)}")
         if len(set(self.addresses)) < len(self.addresses):
-            raise ContactError("a contact that lists an address twice: leave one out")
+            raise _refused("a contact that lists an address twice")
         size = len(str(self))
         if size > MAX_CONTACT_SIZE:
-            raise ContactError(f"a contact of {size} characters: at most {MAX_CONTACT_SIZE} are taken")
+            raise _refused(f"a contact of {size} characters, at most {MAX_CONTACT_SIZE} are taken")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -76,26 +71,22 @@ class Contact:
         Raises `ContactError`, with the form expected.
         """
         if len(text) > MAX_CONTACT_SIZE:
-            raise ContactError(
-                f"a contact of {len(text)} characters, at most {MAX_CONTACT_SIZE} are taken: {_EXPECTED}"
-            )
+            raise _refused(f"a contact of {len(text)} characters, at most {MAX_CONTACT_SIZE} are taken")
         bare = not text.startswith(_SCHEME)
         name, mark, query = text.removeprefix(_SCHEME).partition("?")
         if bare and mark:
-            raise ContactError(f"addresses need the prefix mp2p: before the key: {_EXPECTED}")
+            raise _refused(f"addresses need the prefix {_SCHEME} before the key")
         if not bare and name.startswith("//"):
-            raise ContactError(f"a contact has no // before the key: {_EXPECTED}")
+            raise _refused("a contact has no // before the key")
         if mark and not query:
-            raise ContactError(
-                f"nothing follows the question mark, the contact may be cut short: {_EXPECTED}"
-            )
+            raise _refused("nothing follows the question mark, the contact may be cut short")
         try:
             key = PublicKey.parse(name)
         except BadKey as error:
-            raise ContactError(f"the key of this contact does not read: {error}; {_EXPECTED}") from None
+            raise _refused(f"the key of this contact does not read: {error}") from None
         fields = query.split("&") if mark else []
         if len(fields) > MAX_ADDRESSES:
-            raise ContactError(f"a contact with {len(fields)} addresses: at most {MAX_ADDRESSES} are taken")
+            raise _refused(f"a contact with {len(fields)} addresses, at most {MAX_ADDRESSES} are taken")
         return cls(key, tuple(_parse_field(field) for field in fields))
 
     def __str__(self) -> str:
@@ -107,21 +98,23 @@ class Contact:
 def _parse_field(field: str) -> tuple[str, str]:
     name, equals, value = field.partition("=")
     if name != "at" or not equals:
-        raise ContactError(
-            f"a contact holds {_shown(name)}, and only at= is known: update mp2p if a newer one made it; {_EXPECTED}"
+        raise _refused(
+            f"a contact holds {_shown(name)}, and only at= is known: update mp2p if a newer one made it"
         )
     if not _ESCAPED.fullmatch(value):
-        raise ContactError(
-            f"an address with white space, a loose % or other characters to be escaped: {_EXPECTED}"
-        )
+        raise _refused("an address with white space, a loose % or other characters that need escaping")
     try:
         decoded = unquote_to_bytes(value).decode("utf-8")
     except UnicodeDecodeError:
-        raise ContactError(f"an address whose %XX are not UTF-8: {_EXPECTED}") from None
+        raise _refused("an address whose %XX are not UTF-8") from None
     family, colon, address = decoded.partition(":")
     if not colon:
-        raise ContactError(f"an address without its family, such as v4: or v6:, in front: {_EXPECTED}")
+        raise _refused("an address without its family, such as v4: or v6:, in front")
     return family, address
+
+
+def _refused(problem: str) -> ContactError:
+    return ContactError(f"{problem}; {_EXPECTED}")
 
 
 def _shown(text: str) -> str:
