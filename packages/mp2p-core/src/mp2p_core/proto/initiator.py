@@ -80,8 +80,8 @@ def prologue(responder: bytes, header: bytes) -> bytes:
 class Attempt:
     """INITs to one target: the schedule, the cookie, and the handshake state that waits for a RESP."""
 
-    __slots__ = ("_cookie", "_hurried", "_init", "_noise", "_repeat", "_sent_at", "_sent_once", "next_send",
-                 "receive_id", "target", "timestamp")  # fmt: skip
+    __slots__ = ("_cookie", "_hint", "_hurried", "_init", "_kept", "_noise", "_repeat", "_sent_at", "_sent_once",
+                 "next_send", "receive_id", "target", "timestamp")  # fmt: skip
 
     def __init__(self, target: Target, now: float) -> None:
         self.target = target
@@ -91,6 +91,8 @@ class Attempt:
         self._repeat = 0
         self._init = b""
         self._cookie: bytes | None = None
+        self._hint: Address | None = None
+        self._kept = False
         self._hurried = False
         self._noise: HandshakeState | None = None
         self._sent_at = now
@@ -115,15 +117,13 @@ class Attempt:
         return Outgoing(self.target.channel, Path(self.target.address), self._init + mac2)
 
     def _begin_round(self, dial: Dial, now: float) -> None:
-        """Make a fresh INIT. From the second on it carries a hint, unless cookies reach the source as it is."""
-        first = self._noise is None
-        hint = self.target.return_address if not first and self._cookie is None else None
-        if hint is not None and hint[0] == 0:
-            hint = None
+        """Make a fresh INIT."""
+        if self._noise is not None:
+            self._choose_hint()
         self.receive_id = dial.random(8)
         self._repeat = 0
         self._hurried = False
-        header = wire.init_header(self.receive_id, hint)
+        header = wire.init_header(self.receive_id, self._hint)
         self._noise = HandshakeState(
             IK, initiator=True, prologue=prologue(dial.peer.raw, header), s=dial.identity,
             rs=dial.peer.x25519, suite=dial.suite,
@@ -136,6 +136,20 @@ class Attempt:
         )  # fmt: skip
         body = header + self._noise.write_message(payload.pack(), dial.random(32))
         self._init = body + dial.mac1(body)
+
+    def _choose_hint(self) -> None:
+        """Decide where cookies for the next round are to go: to the source as in the first, or to the hint.
+
+        A cookie is bound to the hint it was asked for with, so both are kept or neither. They are kept once:
+        a forged COOKIE in each round must not keep this side from ever trying the other way.
+        """
+        if self._hurried and not self._kept:
+            self._kept = True
+            return
+        self._kept = False
+        self._cookie = None
+        to_hint = self._hint is None and self.target.return_address != wire.NO_ADDRESS
+        self._hint = self.target.return_address if to_hint else None
 
     def read_cookie_untrusted(self, cookie: wire.CookieHeader, dial: Dial) -> Outgoing | None:
         """Take a COOKIE; returns an INIT to send at once, the first time.
