@@ -73,12 +73,13 @@ class CookieJar:
         self._since = now
 
     def _rotate(self, now: float) -> None:
-        age = now - self._since
-        if age >= c.COOKIE_SECRET_LIFE:
-            # Two lives on, even the previous secret is too old.
-            self._previous = self._secret if age < 2 * c.COOKIE_SECRET_LIFE else None
+        lives = (now - self._since) // c.COOKIE_SECRET_LIFE
+        if lives >= 1:
+            # Two lives on, even the previous secret is too old. Counted in whole lives, so that a secret made
+            # before a quiet time does not outlive its second.
+            self._previous = self._secret if lives < 2 else None
             self._secret = self._random(32)
-            self._since = now
+            self._since += lives * c.COOKIE_SECRET_LIFE
 
     @staticmethod
     def _cookie(secret: bytes, source: Address, hint: Address | None) -> bytes:
