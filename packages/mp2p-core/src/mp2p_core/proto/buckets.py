@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Self
 
 from mp2p_core.proto.constants import BUCKET_TABLE_SIZE
 
 __all__ = ["BucketTable", "TokenBucket"]
+
+
+def _split(limit: float) -> tuple[float, float]:
+    """Divide a limit per second into rate and burst: what is saved up and what is earned in a second."""
+    burst = max(limit / 4, 1.0)
+    return limit - burst, burst
 
 
 class TokenBucket:
@@ -20,6 +27,11 @@ class TokenBucket:
         self._burst = burst
         self._level = burst
         self._at = now
+
+    @classmethod
+    def at_most(cls, limit: float, now: float) -> Self:
+        """Return a bucket that gives no more than `limit` tokens within any second, the first one included."""
+        return cls(*_split(limit), now)
 
     def level(self, now: float) -> float:
         """Return the tokens there are now."""
@@ -51,6 +63,11 @@ class BucketTable:
         self._burst = burst
         self._size = size
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
+
+    @classmethod
+    def at_most(cls, limit: float) -> Self:
+        """Return a table whose buckets give no more than `limit` tokens within any second."""
+        return cls(*_split(limit))
 
     def take(self, key: Hashable, now: float) -> bool:
         """Take one token from the bucket of `key`."""

@@ -197,9 +197,11 @@ class Dial:
         self.mac1 = Mac1(peer.raw)
         self._mac1_own = Mac1(identity.public.raw)
         self._timestamp = timestamp
-        # Each source has a share of its own, so that one forger does not use up the peer's.
-        self._dh = TokenBucket(c.INITIATOR_DH_RATE, c.INITIATOR_DH_RATE, now)
-        self._dh_by_source = BucketTable(c.INITIATOR_DH_RATE / 4, c.INITIATOR_DH_RATE / 4)
+        # Half of it at once and half of it earned, so that no second sees more than the rate. Each source has
+        # a share of its own, so that one forger does not use up the peer's.
+        half = c.INITIATOR_DH_RATE / 2
+        self._dh = TokenBucket(half, half, now)
+        self._dh_by_source = BucketTable(half / 4, half / 4)
         self.attempts = [Attempt(target, now) for target in targets]
 
     def jitter(self) -> float:

@@ -93,12 +93,12 @@ class Responder:
         self._handshakes = TokenBucket(c.HANDSHAKE_RATE, c.HANDSHAKE_BURST, now)
         self._sources = BucketTable(c.SOURCE_RATE, c.SOURCE_BURST)
         self._stale = BucketTable(c.STALE_RATE, c.STALE_BURST)
-        self._answers_to = BucketTable(c.ANSWER_RATE_ADDRESS, c.ANSWER_RATE_ADDRESS)
-        self._answers_all = TokenBucket(c.ANSWER_RATE_ALL, c.ANSWER_RATE_ALL, now)
-        self._cookies_to = BucketTable(c.COOKIE_RATE_ADDRESS, c.COOKIE_RATE_ADDRESS)
-        self._cookies_all = TokenBucket(c.COOKIE_RATE_ALL, c.COOKIE_RATE_ALL, now)
-        self._cookies_to_hint = BucketTable(c.COOKIE_RATE_HINT, c.COOKIE_RATE_HINT)
-        self._cookies_hints = TokenBucket(c.COOKIE_RATE_HINTS, c.COOKIE_RATE_HINTS, now)
+        self._answers_to = BucketTable.at_most(c.ANSWER_RATE_ADDRESS)
+        self._answers_all = TokenBucket.at_most(c.ANSWER_RATE_ALL, now)
+        self._cookies_to = BucketTable.at_most(c.COOKIE_RATE_ADDRESS)
+        self._cookies_all = TokenBucket.at_most(c.COOKIE_RATE_ALL, now)
+        self._cookies_to_hint = BucketTable.at_most(c.COOKIE_RATE_HINT)
+        self._cookies_hints = TokenBucket.at_most(c.COOKIE_RATE_HINTS, now)
 
     def confirmed(self, key: PublicKey, timestamp: int) -> None:
         """Remember when a peer began the session it has just confirmed."""
