@@ -120,20 +120,27 @@ class Endpoint:
 
     def _receive_data(self, session: Session, datagram: bytes, path: Path, now: float) -> None:
         before = session.state
-        self._counters[session.receive_untrusted(datagram, path, now)] += 1
-        if session.state is not before:
-            if before is SessionState.HALF_OPEN:
-                self._confirm(session, now)
+        outcome = session.receive_untrusted(datagram, path, now)
+        self._counters[outcome] += 1
+        if outcome != "data-received":
+            return
+        changed = session.state is not before
+        if changed and before is SessionState.HALF_OPEN:
+            self._confirm(session, now)
+        # In the order of the packet: what it brought comes before the end that it may also have brought.
+        if session.received or session.answered_pings:
+            self._deliver(session)
+        if changed:
             self._after_change(session, now)
-        connection = session.connection
-        if session.received and connection is not None:
-            if connection.closed is None:
-                self._events.extend(MessageReceived(connection, data) for data in session.received)
-            session.received.clear()
-        if session.answered_pings and connection is not None:
-            self._events.extend(PingAnswered(connection, n, rtt) for n, rtt in session.answered_pings)
-            session.answered_pings.clear()
         self._touch(session)
+
+    def _deliver(self, session: Session) -> None:
+        connection = session.connection
+        if connection is not None and connection.closed is None:
+            self._events.extend(MessageReceived(connection, data) for data in session.received)
+            self._events.extend(PingAnswered(connection, n, rtt) for n, rtt in session.answered_pings)
+        session.received.clear()
+        session.answered_pings.clear()
 
     def _receive_other_untrusted(
         self, kind: int, datagram: bytes, channel: int, path: Path, now: float
