@@ -374,6 +374,11 @@ def test_calls_out_of_turn_are_refused() -> None:
             state.read_message_untrusted(b"")
 
 
+def test_tokens_that_a_message_lacks_are_refused() -> None:
+    with pytest.raises(UsageError, match="IK has no 'ee'"):
+        responder().read_start_untrusted(initiator().write_message(b""), until="ee")
+
+
 def test_a_state_that_met_a_bad_packet_is_dead() -> None:
     two, message = responder(), initiator().write_message(b"")
     with pytest.raises(BadPacket):

@@ -282,6 +282,8 @@ class HandshakeState(_Secret):
         tokens = self._begin(writing=False)
         if len(message) > MAX_MESSAGE_SIZE:
             raise BadPacket("a handshake message is too long")
+        if until is not None and until not in tokens:
+            raise UsageError(f"the next message of {self._pattern.name} has no {until!r} to read up to")
         stop = len(tokens) if until is None else tokens.index(until) + 1
         rest = self._read_tokens_untrusted(tokens[:stop], message)
         self._reading = tokens[stop:], rest
