@@ -4,8 +4,11 @@ Time and randomness are arguments. Whatever a stranger sends ends as a counter, 
 that leaves `endpoint`. Layers, lowest first; a module imports only from those before it:
 
     constants
-    addresses, edwards, wire, frames, replay, buckets
-    identity, noise, cookies, acks
-    session, initiator, responder
+    addresses, buckets, edwards, frames, noise_suite, ranges, replay, states, timers, wire
+    acks, cookies, identity, noise
+    session
+    connection
+    events, initiator
+    responder
     endpoint
 """

@@ -1,0 +1,69 @@
+"""What holds for the repository as a whole."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mp2p_core.proto.states import diagram
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(ROOT.glob("packages/*/src/**/*.py"))
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+
+
+def test_at_most_two_broad_excepts_and_no_bare_one() -> None:
+    broad = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno}: bare except"
+                if any(
+                    isinstance(name, ast.Name) and name.id in ("Exception", "BaseException")
+                    for name in ast.walk(node.type)
+                ):
+                    broad.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(broad) <= 2, broad
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "packages")))
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 420
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_each_package_stands_alone(package: Path) -> None:
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    module = package / "src" / project["name"].replace("-", "_")
+    for path in ("README.md", "LICENSE", "tests"):
+        assert (package / path).exists(), path
+    assert (module / "py.typed").exists()
+    assert project["license"] == "MIT"
+    assert project["requires-python"] == ">=3.11"
+    own = module.name
+    declared = {name.split(">")[0].split("[")[0].replace("-", "_") for name in project["dependencies"]}
+    for source in module.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for root in {name.split(".")[0] for name in names if name}:
+                if root.startswith("mp2p") and root != own:
+                    assert root in declared, (
+                        f"{source.name} imports {root}, which {project['name']} does not need"
+                    )
+
+
+def test_core_never_imports_a_transport_and_transports_never_each_other() -> None:
+    for package in PACKAGES:
+        if package.name in ("mp2p-core", "mp2p-udp", "mp2p-transport-v4", "mp2p-transport-v6"):
+            dependencies = tomllib.loads((package / "pyproject.toml").read_text())["project"]["dependencies"]
+            assert not any("mp2p-transport" in each for each in dependencies), package.name
+
+
+def test_the_state_diagram_in_the_documentation_is_the_one_in_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = text.split("<!-- states -->")[1].split("<!-- /states -->")[0]
+    assert diagram() in drawn, "run mp2p_core.proto.states.diagram() and paste it"
