@@ -31,6 +31,8 @@ from typing import Final
 from mp2p_core.errors import AddressError
 from mp2p_core.transport import ADDRESS_SIZE, Address, RandomBytes, Reach
 
+from .constants import DEFAULT_PORT
+
 __all__ = [
     "DEFAULT_PORT",
     "IPV4",
@@ -62,7 +64,6 @@ SOURCE_SEEN: Final[Address] = bytes(ADDRESS_SIZE)
 """The record that means "answer to the source you saw"."""
 IPV4: Final = 4
 IPV6: Final = 6
-DEFAULT_PORT: Final = 1024
 MIN_GROUP_PORT: Final = 1024
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"
