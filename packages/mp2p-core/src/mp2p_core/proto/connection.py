@@ -1,4 +1,4 @@
-"""A connection: what the application sees of one peer, over one or more sessions (docs/protocol.md, section 6).
+"""Connections: what the application sees of its peers, each over one or two sessions (docs/protocol.md, section 6).
 
 Usually there is one session. When both peers call at once there are two for a moment, and rekeying will
 have two as well: sends go to the first, both are read.
@@ -6,15 +6,21 @@ have two as well: sends go to the first, both are read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import Closed, DatagramTooLarge
+from mp2p_core.proto import constants as c
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mp2p_core.proto.identity import PublicKey
     from mp2p_core.proto.session import Session
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionTable"]
+
+_ENDS_ONE_SESSION: Final = (c.CLOSE_SUPERSEDED, c.CLOSE_IDLE)
+"""Close codes that speak of a session; all others speak of the connection."""
 
 
 class Connection:
@@ -71,20 +77,72 @@ class Connection:
         for session in self.sessions:
             session.close(code, reason, now)
 
-    def add(self, session: Session, *, preferred: bool) -> None:
-        """Take in a second session of the same peer."""
+    def merge(self, session: Session, *, preferred: bool) -> Session:
+        """Take in a second session of the same peer; returns the one that sends no more."""
         session.connection = self
         if preferred:
             self.sessions.insert(0, session)
         else:
             self.sessions.append(session)
+        chosen, spare = self.sessions
+        chosen.take_over(spare)
+        return spare
 
     def drop(self, session: Session) -> bool:
         """Note that a session no longer sends; True when that ends the connection."""
-        if session in self.sessions and len(self.sessions) > 1:
-            self.sessions.remove(session)
-            return False
         if self._closed is not None or session not in self.sessions:
+            return False
+        if len(self.sessions) > 1 and session.close_code in _ENDS_ONE_SESSION:
+            self.sessions.remove(session)
             return False
         self._closed = Closed(session.close_code, session.close_reason)
         return True
+
+
+class ConnectionTable:
+    """The live connections of an endpoint, by peer.
+
+    Attack: a peer, or a stranger in open mode, that connects for ever. The responder says 'busy' above
+    MAX_SESSIONS, and `crowding_out` names what has to go for one key's next.
+    """
+
+    def __init__(self) -> None:
+        self._by_peer: dict[bytes, list[Connection]] = {}
+
+    def add(self, connection: Connection) -> None:
+        """Take in a connection."""
+        connection.session.connection = connection
+        self._by_peer.setdefault(connection.peer.raw, []).append(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; does nothing when it is not there."""
+        held = self._by_peer.get(connection.peer.raw, [])
+        if connection in held:
+            held.remove(connection)
+            if not held:
+                del self._by_peer[connection.peer.raw]
+
+    def crowding_out(self, peer: PublicKey) -> Connection | None:
+        """Return the oldest connection of a key that holds as many as it may."""
+        held = self._by_peer.get(peer.raw, [])
+        return held[0] if len(held) >= c.MAX_SESSIONS_PER_PEER else None
+
+    def overlapping(self, peer: PublicKey, began: float) -> Connection | None:
+        """Find a connection of ours that had not heard from the peer when the peer's INIT came (row H10).
+
+        By then neither side can have known of the other's call. At most one session is merged into each: a
+        peer that answers one call with a hundred of its own gets connections of its own, and few of them.
+        """
+        for connection in self._by_peer.get(peer.raw, ()):
+            session = connection.session
+            if session.initiator and began <= session.opened_at and len(connection.sessions) == 1:
+                return connection
+        return None
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Yield every connection."""
+        for held in self._by_peer.values():
+            yield from held
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_peer.values()))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
-from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.connection import Connection, ConnectionTable
 from mp2p_core.proto.events import (
     Accepted,
     Connected,
@@ -82,7 +82,7 @@ class Endpoint:
         self._attempts: dict[bytes, tuple[Dial, Attempt]] = {}
         self._dials: dict[int, Dial] = {}
         self._dial_number = 0
-        self._connections: dict[bytes, list[Connection]] = {}
+        self._connections = ConnectionTable()
         self._timers: Timers[Session | Dial] = Timers()
         self._outgoing: deque[Outgoing] = deque()
         self._dirty: dict[Session, None] = {}
@@ -239,7 +239,7 @@ class Endpoint:
         )  # fmt: skip
         self._sessions[session.local_id] = session
         connection = Connection(dial.peer, session)
-        self._add_connection(connection, session)
+        self._connections.add(connection)
         self._counters["sessions-connected"] += 1
         self._events.append(Connected(dial.number, connection))
         self._touch(session)
@@ -260,13 +260,14 @@ class Endpoint:
         peer = session.peer
         self._responder.confirmed(peer, session.timestamp)
         dial = next((d for d in self._dials.values() if d.peer == peer), None)
-        overlap = self._overlapping(peer, session.began)
+        overlap = self._connections.overlapping(peer, session.began)
         if overlap is not None:
             self._merge(overlap, session, now)
         else:
+            if (oldest := self._connections.crowding_out(peer)) is not None:
+                self.close(oldest, c.CLOSE_EXCESSIVE, "too many sessions of one key", now)
             connection = Connection(peer, session)
-            self._make_room(peer, now)
-            self._add_connection(connection, session)
+            self._connections.add(connection)
             self._counters["sessions-accepted"] += 1
             if dial is None:
                 self._events.append(Accepted(connection))
@@ -276,33 +277,15 @@ class Endpoint:
             assert session.connection is not None
             self._events.append(Connected(dial.number, session.connection))
 
-    def _overlapping(self, peer: PublicKey, began: float) -> Connection | None:
-        """Find a connection of ours whose handshake was still going on when the peer's INIT came (row H10)."""
-        for connection in self._connections.get(peer.raw, ()):
-            session = connection.session
-            if session.initiator and began <= session.began + session.handshake_time:
-                return connection
-        return None
-
     def _merge(self, connection: Connection, session: Session, now: float) -> None:
         """Prefer the session begun by the smaller key; the other one is closed by whoever began it."""
-        connection.add(session, preferred=session.peer.raw < self._identity.public.raw)
+        spare = connection.merge(session, preferred=session.peer.raw < self._identity.public.raw)
         self._counters["sessions-merged"] += 1
-        spare = connection.sessions[1]
         if spare.initiator:
             spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
             self._after_change(spare, now)
-            self._touch(spare)
-
-    def _make_room(self, peer: PublicKey, now: float) -> None:
-        """Close a key's oldest connection when it holds too many."""
-        held = [x for x in self._connections.get(peer.raw, ()) if x.closed is None]
-        if len(held) >= c.MAX_SESSIONS_PER_PEER:
-            self.close(held[0], c.CLOSE_EXCESSIVE, "too many sessions of one key", now)
-
-    def _add_connection(self, connection: Connection, session: Session) -> None:
-        session.connection = connection
-        self._connections.setdefault(connection.peer.raw, []).append(connection)
+        for either in (spare, connection.session):
+            self._touch(either)
 
     # --- sessions -----------------------------------------------------------------------------------
 
@@ -318,22 +301,16 @@ class Endpoint:
         connection = session.connection
         if connection is not None:
             if connection.drop(session):
-                for spare in connection.sessions:
-                    spare.close(c.CLOSE_DONE, "", now)
+                for other in connection.sessions:
+                    other.close(c.CLOSE_DONE, "", now)
+                    self._touch(other)
                 self._events.append(ConnectionClosed(connection, session.close_code, session.close_reason))
             if connection.closed is not None:
-                self._forget(connection)
+                self._connections.remove(connection)
         if session.state is SessionState.CLOSED:
             self._sessions.pop(session.local_id, None)
             self._half_open.pop(session.local_id, None)
             self._dirty.pop(session, None)
-
-    def _forget(self, connection: Connection) -> None:
-        held = self._connections.get(connection.peer.raw, [])
-        if connection in held:
-            held.remove(connection)
-            if not held:
-                del self._connections[connection.peer.raw]
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
         """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended."""
@@ -342,12 +319,12 @@ class Endpoint:
             connection.close(code, reason, now)
             for session in sessions:
                 self._touch(session)
-            self._forget(connection)
+            self._connections.remove(connection)
             self._events.append(ConnectionClosed(connection, code, reason))
 
     def connections(self) -> list[Connection]:
         """Return the connections that live."""
-        return [x for held in self._connections.values() for x in held if x.closed is None]
+        return list(self._connections)
 
     def flush(self, connection: Connection) -> None:
         """Have what was queued on a connection sent with the next `transmits`."""

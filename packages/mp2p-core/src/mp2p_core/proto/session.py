@@ -8,6 +8,7 @@ sets `path`.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -70,8 +71,8 @@ class Session:
         "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
         "_keys", "_messages", "_ping_wanted", "_pings", "_probed", "_sent", "_window", "answered_pings",
         "began", "channel", "close_code", "close_reason", "connection", "handshake_time", "idle_timeout",
-        "initiator", "local_id", "max_payload", "packets_lost", "path", "peer", "queued", "received",
-        "remote_id", "rtt", "state", "timestamp",
+        "initiator", "local_id", "max_payload", "opened_at", "packets_lost", "path", "peer", "queued",
+        "received", "remote_id", "rtt", "state", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,8 @@ class Session:
         self.max_payload = max_payload
         self.timestamp = timestamp
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
+        self.opened_at = math.inf
+        """When the peer's first packet came; later than everything until then."""
         self.connection: Connection | None = None
         self.queued: list[float] = []
         self.rtt = RoundTrip(rtt)
@@ -172,6 +175,7 @@ class Session:
                 return "data-unknown"
             if self.state in (SessionState.HALF_OPEN, SessionState.CONFIRMING):
                 self.state = step(self.state, "authenticated packet")
+                self.opened_at = now
         self._heard = now
         if number > highest and path.interface != self.path.interface:
             # Heard on another interface: answer there. The peer's address stays, so nobody else is aimed at.
@@ -215,6 +219,14 @@ class Session:
     def send_message(self, data: bytes) -> None:
         """Queue an unreliable message; the caller has checked its size against `max_message`."""
         self._messages.append(encode_msg(data))
+
+    def take_over(self, spare: Session) -> None:
+        """Send what another session of the same connection has queued and not sent."""
+        self._messages.extend(spare._messages)
+        self._pings.extend(spare._pings)
+        self._ping_wanted = self._ping_wanted or bool(spare._pings)
+        spare._messages.clear()
+        spare._pings.clear()
 
     def ping(self, number: int) -> None:
         """Ask for an acknowledgement at once; `number` comes back in `answered_pings`."""
