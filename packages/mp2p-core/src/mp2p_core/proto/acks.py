@@ -6,6 +6,8 @@ and build on these two.
 
 from __future__ import annotations
 
+import math
+from itertools import takewhile
 from typing import NamedTuple
 
 from mp2p_core.errors import BadPacket
@@ -64,7 +66,7 @@ class _Sent(NamedTuple):
 
 
 class Acked(NamedTuple):
-    """What one ACK frame told."""
+    """What one ACK frame told. `rtt` is a raw sample in seconds; the peer's delay is still in it."""
 
     rtt: float | None
     pings: tuple[tuple[int, float], ...]
@@ -96,13 +98,15 @@ class SentLog:
         lost = 0
         ranges = ack.ranges
         at = len(ranges) - 1
-        for number in [n for n in self._sent if n <= largest]:
+        # In rising order, and only as far as the ACK reaches: all but the last few of these leave the log
+        # here, so that a packet full of ACKs costs no more than one ACK.
+        for number in list(takewhile(largest.__ge__, self._sent)):
             while number > ranges[at][1]:
                 at -= 1
             if number >= ranges[at][0]:
                 record = self._sent.pop(number)
                 if number == largest:
-                    rtt = max(now - record.at - ack.delay, 0.0)
+                    rtt = now - record.at
                 pings.extend((ping, now - record.at) for ping in record.pings)
             elif number <= largest - c.LOSS_THRESHOLD:
                 del self._sent[number]
@@ -116,15 +120,24 @@ class SentLog:
 class RoundTrip:
     """Smoothed round-trip time (RFC 9002, section 5)."""
 
-    __slots__ = ("_sampled", "smoothed", "variation")
+    __slots__ = ("_minimum", "_sampled", "smoothed", "variation")
 
     def __init__(self, sample: float | None) -> None:
         self._sampled = sample is not None
+        self._minimum = math.inf if sample is None else sample
         self.smoothed = c.INITIAL_RTT if sample is None else sample
         self.variation = self.smoothed / 2
 
-    def add(self, sample: float) -> None:
-        """Take a sample in seconds; the first one replaces the guess."""
+    def add(self, sample: float, ack_delay: float) -> None:
+        """Take a sample in seconds; the first one replaces the guess.
+
+        `ack_delay` is the peer's word: it counts up to MAX_ACK_DELAY, and never below the fastest round
+        trip, so that no peer can talk the time down to zero and with it the spacing of CLOSE.
+        """
+        self._minimum = min(self._minimum, sample)
+        ack_delay = min(ack_delay, c.MAX_ACK_DELAY)
+        if sample >= self._minimum + ack_delay:
+            sample -= ack_delay
         if not self._sampled:
             self._sampled = True
             self.smoothed, self.variation = sample, sample / 2

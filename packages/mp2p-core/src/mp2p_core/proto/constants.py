@@ -121,7 +121,6 @@ MAX_QUEUED_MESSAGES: Final = 1024
 MAX_SENT_RECORDS: Final = 1024
 """Unacknowledged packets remembered per session, for RTT and pings; the oldest is forgotten."""
 MAX_ACK_RANGES: Final = 32
-CLOSE_REPEAT_SPACING: Final = 0.3
 CLOSING_LIFE: Final = 1.0
 """A closed session answers late packets with its CLOSE for this long, then forgets."""
 

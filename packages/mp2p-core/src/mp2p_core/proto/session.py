@@ -207,7 +207,7 @@ class Session:
             acked = self._sent.acked_untrusted(frame, now)
             self.packets_lost += acked.lost
             if acked.rtt is not None:
-                self.rtt.add(acked.rtt)
+                self.rtt.add(acked.rtt, frame.delay)
             self.answered_pings.extend(acked.pings)
         elif isinstance(frame, Close) and self.state in (_OPEN, SessionState.CLOSING):
             if self.state is _OPEN:
