@@ -11,6 +11,7 @@ import pytest
 from mp2p_core import (
     AddressError,
     Closed,
+    Contact,
     ContactError,
     DatagramTooLarge,
     Identity,
@@ -22,8 +23,9 @@ from mp2p_core import (
     UsageError,
     open_node,
 )
+from mp2p_core.proto.addresses import derive_group_v4, format_host_port, parse_ipv4
 from mp2p_core.testing.memory import MemoryHub, MemoryTransport
-from mp2p_core.transport import Address
+from mp2p_core.transport import Address, Reach
 
 pytestmark = pytest.mark.anyio
 
@@ -304,15 +306,30 @@ async def test_a_contact_for_transports_that_are_not_open_says_which(hub: Memory
                 pass
 
 
-async def test_an_answer_that_the_peer_would_refuse_is_refused_at_once(hub: MemoryHub) -> None:
-    class Narrow(MemoryTransport):
-        def may_answer(self, *_: Address) -> bool:
-            return False
+async def test_a_peer_of_narrower_reach_is_refused_at_once(hub: MemoryHub) -> None:
+    class InGroups(MemoryTransport):
+        """Names its places as IPv4 groups."""
 
-    async with open_node(transports=[Narrow(hub)]) as node:
+        def derive_address(self, key: bytes, reach: Reach, port: int) -> Address:
+            return derive_group_v4(key, reach, port)
+
+        def parse_address(self, text: str) -> Address:
+            return parse_ipv4(text)
+
+        def may_answer(self, *addresses: Address) -> bool:
+            return True
+
+    async with (
+        open_node(allow="any", transports=[InGroups(hub)], reach="link") as near,
+        open_node(transports=[InGroups(hub)]) as far,
+        open_node(transports=[InGroups(hub)], reach="link") as near_too,
+    ):
+        contact = Contact(near.key, (("memory", format_host_port(hub.channels[0].address)),))
         with pytest.raises(AddressError, match="reach"):
-            async with node.connect(Identity.generate().public):
+            async with far.connect(contact):
                 pass
+        async with near_too.connect(contact) as peer:
+            assert peer.key == near.key
 
 
 async def test_bad_input_is_refused_with_what_to_do(hub: MemoryHub, tmp_path: FilePath) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.contact import Contact
 from mp2p_core.errors import AddressError, UsageError
+from mp2p_core.proto import addresses
 from mp2p_core.proto.constants import DEFAULT_PORT
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.transport import Address, Reach
@@ -55,13 +56,12 @@ def targets_for(contact: Contact, channels: Sequence[OpenChannel]) -> list[tuple
     targets: list[tuple[int, Address]] = []
     refused = ""
     for number, (transport, channel) in enumerate(channels):
-        addresses = [transport.parse_address(text) for text in told.get(transport.family, ())]
-        if not addresses:
+        known = [transport.parse_address(text) for text in told.get(transport.family, ())]
+        if not known:
             derived = transport.derive_address(contact.key.raw, Reach.GLOBAL, DEFAULT_PORT)
-            addresses = [] if derived is None else [derived]
-        for address in addresses:
-            # What the peer will ask itself before it answers us.
-            if transport.may_answer(channel.address, channel.address, address):
+            known = [] if derived is None else [derived]
+        for address in known:
+            if not _reaches_further(channel.address, address):
                 targets.append((number, address))
             else:
                 refused = (
@@ -78,6 +78,15 @@ def targets_for(contact: Contact, channels: Sequence[OpenChannel]) -> list[tuple
         f"this contact lists addresses of {families}, and this node has none of that open "
         f"({', '.join(each.text for each in channels)}): open the transport that serves it"
     )
+
+
+def _reaches_further(ours: Address, theirs: Address) -> bool:
+    """Tell whether the peer's address policy will refuse to answer at our group (protocol section 5, rule 5)."""
+    if ours[0] not in (addresses.IPV4, addresses.IPV6) or theirs[0] != ours[0]:
+        return False
+    if not (addresses.is_multicast(ours) and addresses.is_multicast(theirs)):
+        return False
+    return addresses.scope(ours).value > addresses.scope(theirs).value
 
 
 def tried(targets: Sequence[tuple[int, Address]], channels: Sequence[OpenChannel]) -> tuple[str, ...]:
