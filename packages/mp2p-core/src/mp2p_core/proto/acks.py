@@ -78,8 +78,8 @@ class SentLog:
 
     __slots__ = ("_sent", "next_number")
 
-    def __init__(self) -> None:
-        self.next_number = 0
+    def __init__(self, first_number: int = 0) -> None:
+        self.next_number = first_number
         self._sent: dict[int, _Sent] = {}  # bounded by MAX_SENT_RECORDS: a peer may never acknowledge
 
     def sent(self, number: int, pings: tuple[int, ...], now: float) -> None:

@@ -64,7 +64,7 @@ class Session:
     """One epoch of a connection with one peer.
 
     The endpoint owns it: it finds it by `local_id`, feeds it packets, asks it for packets, and reads
-    `state`. Nothing in here raises for what a peer sent.
+    `state`. Nothing in here raises for what a peer sent. `first_number` is its first packet's number.
     """
 
     __slots__ = (
@@ -91,6 +91,7 @@ class Session:
         max_payload: int,
         rtt: float | None = None,
         timestamp: int = 0,
+        first_number: int = 0,
     ) -> None:
         self.peer = peer
         self.initiator = initiator
@@ -117,7 +118,7 @@ class Session:
         self._keys = keys
         self._window = ReplayWindow()
         self._acks = AckSender()
-        self._sent = SentLog()
+        self._sent = SentLog(first_number)
         self._messages: deque[bytes] = deque()
         self._pings: list[int] = []
         self._ping_wanted = initiator  # DATA 0 asks for an acknowledgement: the key confirmation
