@@ -130,15 +130,25 @@ class Responder:
             IK, initiator=False, prologue=prologue(self._identity.public.raw, datagram[:32]), s=self._identity,
             suite=self._suite,
         )  # fmt: skip
-        noise.read_start_untrusted(datagram[wire.INIT_NOISE], until="s")  # 5
+        try:
+            noise.read_start_untrusted(datagram[wire.INIT_NOISE], until="s")  # 5
+        except BadPacket:
+            raise BadPacket("init-forged") from None
         static = noise.remote_static
         assert static is not None
         if not self._access.may_know(static):  # 6
             raise BadPacket("init-not-allowed")
-        payload = wire.parse_init_payload_untrusted(noise.read_finish_untrusted())  # 7
+        try:
+            opened = noise.read_finish_untrusted()  # 7
+        except BadPacket:
+            raise BadPacket("init-forged") from None
+        payload = wire.parse_init_payload_untrusted(opened)
         if not fits_identity(static, payload.key):
             raise BadPacket("init-identity")
-        peer = PublicKey.read_untrusted(payload.key)
+        try:
+            peer = PublicKey.read_untrusted(payload.key)
+        except BadPacket:
+            raise BadPacket("init-bad-key") from None
         if not self._access.allows(peer):
             raise BadPacket("init-not-allowed")
         answer_path = self._answer_path_untrusted(payload.return_address, channel, path)
