@@ -116,7 +116,7 @@ class Responder:
             raise BadPacket("init-mac1")
         signed = datagram[wire.INIT_BEFORE_MAC2]
         if (cached := self._answers.get(signed)) is not None and now - cached.at < c.ANSWER_CACHE_LIFE:  # 3
-            return self._repeat(cached, now)
+            return self._repeat(cached, path, now)
         proved = False
         if self._handshakes.level(now) < c.UNDER_LOAD_BELOW:  # 4
             proved = self._jar.accepts(datagram, header, path.remote, now)
@@ -162,13 +162,18 @@ class Responder:
             noise, header, payload, peer, number, channel, answer_path, signed, busy=busy, now=now
         )  # 9
 
-    def _repeat(self, cached: _Cached, now: float) -> Answer:
+    def _repeat(self, cached: _Cached, path: Path, now: float) -> Answer:
+        """Send the same bytes to the same address, on the interface where the INIT was heard this time.
+
+        Attack: an INIT injected on another interface before the genuine one comes, to lead the answer astray.
+        """
         if cached.repeats >= c.ANSWER_REPEATS or now - cached.sent < c.ANSWER_SPACING:
             raise BadPacket("init-repeated")
         self._allow_answer(cached.outgoing.path.remote, now)
         cached.repeats += 1
         cached.sent = now
-        return Answer(cached.outgoing, None)
+        number, to, resp = cached.outgoing
+        return Answer(Outgoing(number, to._replace(interface=path.interface), resp), None)
 
     def _cookie(
         self,
@@ -220,6 +225,7 @@ class Responder:
         head = wire.resp_header(header.receive_id) + noise.write_message(resp.pack(), self._random(32))
         outgoing = Outgoing(number, path, head + Mac1(peer.raw)(head))
         cache = self._answers
+        cache.pop(signed, None)  # an expired answer's place is among the oldest
         cache[signed] = _Cached(outgoing, now)
         if len(cache) > c.ANSWER_CACHE_SIZE:
             cache.popitem(last=False)

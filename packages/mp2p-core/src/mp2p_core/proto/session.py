@@ -339,6 +339,8 @@ class Session:
                 self._confirm_step = min(self._confirm_step + 1, len(c.CONFIRM_SCHEDULE) - 1)
                 self._confirm_at = now + c.CONFIRM_SCHEDULE[self._confirm_step]
                 self._ping_wanted = True
+                # Whoever relays a RESP on another interface, faster than it comes, must not choose this one.
+                self.path = self.path._replace(interface=0)
         elif state is SessionState.HALF_OPEN:
             if now >= self.began + c.HALF_OPEN_LIFE:
                 self.expire()
