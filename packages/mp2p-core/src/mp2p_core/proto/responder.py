@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Access", "Answer", "ChannelInfo", "Responder"]
+
+_MAX_U32: Final = 0xFFFF_FFFF
 
 
 class Access(Protocol):
@@ -84,6 +86,7 @@ class Responder:
         self._random = random
         self._suite = suite
         self._idle_timeout = idle_timeout
+        self._idle_timeout_ms = max(int(min(idle_timeout * 1000, _MAX_U32)), 1)
         self._mac1 = Mac1(identity.public.raw)
         self._jar = CookieJar(identity.public.raw, random, now)
         # Attack: INITs that were recorded, or sent twice by the network. Bounded; the oldest answer goes.
@@ -184,14 +187,12 @@ class Responder:
         path: Path,
         now: float,
     ) -> Answer:
-        """Ask for a proof of address. Sent to the source, or to the hint where the address policy lets it."""
-        to = path.remote
-        if header.hint is not None:
-            to = header.hint
-            if not channel.may_answer(to, path.remote, path.local or channel.address):
-                raise BadPacket("init-hint-refused")
-            if not (self._cookies_to_hint.take(to, now) and self._cookies_hints.take(now)):
-                raise BadPacket("cookie-rate")
+        """Ask for a proof of address. Sent to the source, or to the hint, where the address policy lets it."""
+        to = header.hint or path.remote
+        if not channel.may_answer(to, path.remote, path.local or channel.address):
+            raise BadPacket("init-hint" if header.hint else "init-source")
+        if header.hint and not (self._cookies_to_hint.take(to, now) and self._cookies_hints.take(now)):
+            raise BadPacket("cookie-rate")
         if not (self._cookies_to.take(path.remote, now) and self._cookies_all.take(now)):
             raise BadPacket("cookie-rate")
         sealed = self._jar.seal(datagram, header, path.remote, now)
@@ -200,11 +201,10 @@ class Responder:
     @staticmethod
     def _answer_path_untrusted(address: Address, channel: ChannelInfo, path: Path) -> Path:
         """Apply section 5, rules 4 and 5, to the return address. Kind 0 is the source itself."""
-        if address == wire.NO_ADDRESS:
-            return Path(path.remote, None, path.interface)
-        if not channel.may_answer(address, path.remote, path.local or channel.address):
+        to = path.remote if address == wire.NO_ADDRESS else address
+        if not channel.may_answer(to, path.remote, path.local or channel.address):
             raise BadPacket("init-return-address")
-        return Path(address, None, path.interface)
+        return Path(to, None, path.interface)
 
     def _allow_answer(self, to: Address, now: float) -> None:
         if not (self._answers_to.take(to, now) and self._answers_all.take(now)):
@@ -220,7 +220,7 @@ class Responder:
             receive_id=local_id, token=token, address=channel.address, capabilities=0,
             max_payload=channel.max_payload, version=c.VERSION,
             status=c.STATUS_BUSY if busy else c.STATUS_OK,
-            idle_timeout_ms=int(self._idle_timeout * 1000),
+            idle_timeout_ms=self._idle_timeout_ms,
         )  # fmt: skip
         head = wire.resp_header(header.receive_id) + noise.write_message(resp.pack(), self._random(32))
         outgoing = Outgoing(number, path, head + Mac1(peer.raw)(head))
