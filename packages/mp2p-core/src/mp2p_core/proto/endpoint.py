@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.errors import BadPacket, UsageError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Transmit"]
 
-_LIVE = (SessionState.OPEN, SessionState.CONFIRMING)
+_MAX_U16 = 0xFFFF
 _STATUS_TEXT = {
     c.STATUS_BUSY: "busy: it has as many sessions as it takes",
     c.STATUS_VERSION: "no common version",
@@ -96,7 +97,7 @@ class Endpoint:
 
     def add_channel(self, number: int, info: ChannelInfo) -> None:
         """Make a channel known under a number of the caller's choice."""
-        self._channels[number] = info
+        self._channels[number] = replace(info, max_payload=min(info.max_payload, _MAX_U16))
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -185,8 +186,11 @@ class Endpoint:
         """Begin to connect; `Connected` or `ConnectFailed` carries the number returned.
 
         `targets` are channel numbers with the peer's address there. `timestamp` is in microseconds since
-        1970 and should rise from call to call (section 4). Raises `UsageError` for the node's own key.
+        1970 and should rise from call to call (section 4). Raises `UsageError` for the node's own key, and
+        when there is no target.
         """
+        if not targets:
+            raise UsageError("nothing to connect to: give at least one address of the peer")
         if peer == self._identity.public:
             raise UsageError("this contact is the node's own key: a node does not connect to itself")
         self._dial_number += 1
@@ -296,7 +300,7 @@ class Endpoint:
 
     def _after_change(self, session: Session, now: float) -> None:
         """Follow a session that has left the live states."""
-        if session.state in _LIVE:
+        if session.live:
             return
         connection = session.connection
         if connection is not None:
@@ -313,7 +317,12 @@ class Endpoint:
             self._dirty.pop(session, None)
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
-        """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended."""
+        """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended.
+
+        Raises `UsageError` unless `code` fits 16 bits.
+        """
+        if not 0 <= code <= 0xFFFF:
+            raise UsageError(f"a close code of {code}: choose one from 0 to 65535")
         if connection.closed is None:
             sessions = list(connection.sessions)
             connection.close(code, reason, now)

@@ -85,7 +85,7 @@ def encode_msg(data: bytes) -> bytes:
 
 def encode_close(code: int, reason: str) -> bytes:
     """Encode a CLOSE; a long reason is cut at 255 bytes, never inside a character."""
-    text = reason.encode()[:_MAX_CLOSE_TEXT].decode(errors="ignore").encode()
+    text = reason.encode(errors="replace")[:_MAX_CLOSE_TEXT].decode(errors="ignore").encode()
     return _CLOSE_HEAD.pack(_CLOSE, code, len(text)) + text
 
 
