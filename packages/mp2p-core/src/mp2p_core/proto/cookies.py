@@ -39,7 +39,7 @@ class Mac1:
         self._keyed = hashlib.blake2s(key=key, digest_size=16)
 
     def __call__(self, data: bytes) -> bytes:
-        # Copying a keyed state saves hashing the key block again: half the cost of dropping a foreign INIT.
+        # Copying a keyed state saves hashing the key block again.
         state = self._keyed.copy()
         state.update(data)
         return state.digest()

@@ -105,6 +105,7 @@ class Endpoint:
         """Take in datagrams. Never raises for their content."""
         path = train.path
         sessions = self._sessions
+        screen = self._responder.screen_untrusted
         for datagram in train.datagrams():
             kind = datagram[0] if datagram else 0
             if kind == c.TYPE_DATA:
@@ -113,6 +114,8 @@ class Endpoint:
                     self._counters["data-unknown"] += 1
                 else:
                     self._receive_data(session, datagram, path, now)
+            elif kind == c.TYPE_INIT and (refusal := screen(datagram)) is not None:
+                self._counters[refusal] += 1
             else:
                 try:
                     self._receive_other_untrusted(kind, datagram, channel, path, now)

@@ -22,10 +22,11 @@ __all__ = [
     "RespPayload",
     "cookie_header",
     "data_header",
+    "init_fields",
     "init_header",
+    "is_init_untrusted",
     "parse_cookie_untrusted",
     "parse_init_payload_untrusted",
-    "parse_init_untrusted",
     "parse_resp_payload_untrusted",
     "parse_resp_untrusted",
     "resp_header",
@@ -55,10 +56,13 @@ INIT_BEFORE_MAC1: Final = slice(0, 224)
 INIT_BEFORE_MAC2: Final = slice(0, 240)
 
 
+_INIT_LEAD = bytes([c.TYPE_INIT, c.SUITE_IK, 0, 0])
+_INIT_LEAD_HINT = bytes([c.TYPE_INIT, c.SUITE_IK, FLAG_HINT, 0])
+
+
 class InitHeader(NamedTuple):
     """The readable part of an INIT."""
 
-    suite: int
     receive_id: bytes
     hint: Address | None
 
@@ -70,20 +74,22 @@ def init_header(receive_id: bytes, hint: Address | None) -> bytes:
     )
 
 
-def parse_init_untrusted(datagram: bytes) -> InitHeader:
-    """Check an INIT's size, suite, reserved bits and hint: step 1 of the responder."""
+def is_init_untrusted(datagram: bytes) -> bool:
+    """Check an INIT's size, suite, reserved bits and hint: step 1 of the responder. Never raises.
+
+    Comparing slices takes half the time of unpacking, and a shared group is full of INITs for others.
+    """
     if len(datagram) != c.INIT_SIZE:
-        raise BadPacket("size")
-    kind, suite, flags, zero, receive_id, hint = _INIT_HEADER.unpack_from(datagram)
-    if kind != c.TYPE_INIT or suite != c.SUITE_IK or zero or flags & ~FLAG_HINT:
-        raise BadPacket("header")
-    if not flags & FLAG_HINT:
-        if hint != NO_ADDRESS:
-            raise BadPacket("hint")
-        return InitHeader(suite, receive_id, None)
-    if hint[0] == 0 or hint[1]:
-        raise BadPacket("hint")
-    return InitHeader(suite, receive_id, hint)
+        return False
+    lead = datagram[:4]
+    if lead == _INIT_LEAD:
+        return datagram[12:32] == NO_ADDRESS
+    return lead == _INIT_LEAD_HINT and datagram[12] != 0 and datagram[13] == 0
+
+
+def init_fields(datagram: bytes) -> InitHeader:
+    """Read the header of what `is_init_untrusted` has passed."""
+    return InitHeader(datagram[4:12], datagram[12:32] if datagram[2] & FLAG_HINT else None)
 
 
 # INIT payload, 96 bytes
