@@ -4,7 +4,7 @@ Time and randomness are arguments. Whatever a stranger sends ends as a counter, 
 that leaves `endpoint`. Layers, lowest first; a module imports only from those before it:
 
     constants
-    addresses, buckets, edwards, frames, noise_suite, ranges, replay, states, timers, wire
+    addresses, buckets, edwards, frames, noise_suite, ranges, replay, states, timers, transmit, wire
     acks, cookies, identity, noise
     session
     connection

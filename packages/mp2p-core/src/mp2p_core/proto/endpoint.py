@@ -14,7 +14,7 @@ import os
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
@@ -35,25 +35,15 @@ from mp2p_core.proto.responder import Access, ChannelInfo, Responder
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
 from mp2p_core.proto.timers import Timers
+from mp2p_core.proto.transmit import Transmit, trains
 from mp2p_core.transport import Address, Path, RandomBytes, Train
 
 if TYPE_CHECKING:
     from mp2p_core.proto.identity import Identity, PublicKey
 
-__all__ = ["Endpoint", "Transmit"]
+__all__ = ["Endpoint"]
 
 _MAX_U16 = 0xFFFF
-_STATUS_TEXT = {
-    c.STATUS_BUSY: "busy: it has as many sessions as it takes",
-    c.STATUS_VERSION: "no common version",
-}
-
-
-class Transmit(NamedTuple):
-    """A train for a channel."""
-
-    channel: int
-    train: Train
 
 
 class Endpoint:
@@ -94,6 +84,18 @@ class Endpoint:
     def counters(self) -> Mapping[str, int]:
         """Datagrams by what became of them, and sessions by how they went. Names are fixed by this code."""
         return self._counters
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return how many entries each table holds: all are bounded, whatever strangers do."""
+        return {
+            "attempts": len(self._attempts),
+            "connections": len(self._connections),
+            "dials": len(self._dials),
+            "half-open": len(self._half_open),
+            "sessions": len(self._sessions),
+            "timers": len(self._timers),
+            **self._responder.sizes(),
+        }
 
     def add_channel(self, number: int, info: ChannelInfo) -> None:
         """Make a channel known under a number of the caller's choice."""
@@ -231,9 +233,8 @@ class Endpoint:
         """Begin the session that a verified RESP offers."""
         self._end_dial(dial)
         payload, target = answered.payload, answered.attempt.target
-        if payload.status != c.STATUS_OK:
-            refusal = _STATUS_TEXT.get(payload.status, f"status {payload.status}")
-            self._events.append(ConnectFailed(dial.number, dial.stage.text, refusal))
+        if answered.refusal is not None:
+            self._events.append(ConnectFailed(dial.number, dial.stage.text, answered.refusal))
             return
         # The RESP may name another address for DATA; using it needs path validation, which comes with path
         # change. Until then DATA goes where the INIT went (row R6: no victim can be named).
@@ -355,7 +356,7 @@ class Endpoint:
             packets = session.packets(now)
             if session.state is not before:
                 self._after_change(session, now)
-            for train in _trains(session.path, packets):
+            for train in trains(session.path, packets):
                 yield Transmit(session.channel, train)
 
     def timeout(self) -> float | None:
@@ -396,17 +397,3 @@ def _counter(kind: int, reason: str) -> str:
         return reason
     name = {c.TYPE_INIT: "init", c.TYPE_RESP: "resp", c.TYPE_COOKIE: "cookie"}.get(kind)
     return f"{name}-malformed" if name else "type-unknown"
-
-
-def _trains(path: Path, packets: list[bytes]) -> Iterator[Train]:
-    """Group packets of equal size, the last one possibly shorter, so that one call sends them."""
-    at = 0
-    while at < len(packets):
-        size = len(packets[at])
-        end = at + 1
-        while end < len(packets) and len(packets[end]) == size:
-            end += 1
-        if end < len(packets) and len(packets[end]) < size:
-            end += 1
-        yield Train(path, packets[at:end], size)
-        at = end

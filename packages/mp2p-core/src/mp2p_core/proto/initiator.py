@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage", "Target", "prologue"]
 
 _ROUND_ENDS: Final = len(c.INIT_SCHEDULE)
+_STATUS_TEXT: Final = {
+    c.STATUS_BUSY: "busy: it has as many sessions as it takes",
+    c.STATUS_VERSION: "no common version",
+}
 
 
 class Stage(enum.IntEnum):
@@ -70,6 +74,12 @@ class Answered(NamedTuple):
     payload: wire.RespPayload
     keys: SessionKeys
     rtt: float | None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the peer, who proved its key, does not want this session; None when it does."""
+        status = self.payload.status
+        return None if status == c.STATUS_OK else _STATUS_TEXT.get(status, f"status {status}")
 
 
 def prologue(responder: bytes, header: bytes) -> bytes:

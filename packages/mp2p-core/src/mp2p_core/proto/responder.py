@@ -103,6 +103,18 @@ class Responder:
         self._cookies_to_hint = BucketTable.at_most(c.COOKIE_RATE_HINT)
         self._cookies_hints = TokenBucket.at_most(c.COOKIE_RATE_HINTS, now)
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many entries each table holds."""
+        return {
+            "answer-buckets": len(self._answers_to),
+            "answers": len(self._answers),
+            "confirmed": len(self._confirmed),
+            "cookie-buckets": len(self._cookies_to),
+            "hint-buckets": len(self._cookies_to_hint),
+            "source-buckets": len(self._sources),
+            "stale-buckets": len(self._stale),
+        }
+
     def confirmed(self, key: PublicKey, timestamp: int) -> None:
         """Remember when a peer began the session it has just confirmed."""
         seen = self._confirmed
