@@ -1,0 +1,95 @@
+"""One device calls another, encrypted, without a broker: the batteries-included package.
+
+Everything public of `mp2p_core`, the transports for IPv4 and IPv6 multicast installed beside it, and one
+convenience: `open_node()` without a key uses this user's own. The `mp2p` command lives in `mp2p.cli`;
+importing this package loads nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+import mp2p_core
+from mp2p.paths import default_key_path, prepare_default_key_path
+from mp2p_core import (
+    AddressError,
+    AuthRejected,
+    BadKey,
+    Closed,
+    Contact,
+    ContactError,
+    DatagramTooLarge,
+    Identity,
+    KeyFileError,
+    LocalNetworkError,
+    Mp2pError,
+    Node,
+    NoMulticast,
+    Peer,
+    PeerUnreachable,
+    PortTaken,
+    PublicKey,
+    Reach,
+    RemoteError,
+    TransportError,
+    UsageError,
+)
+from mp2p_core.access import Allow
+from mp2p_core.transport import Transport
+
+__all__ = [
+    "AddressError",
+    "AuthRejected",
+    "BadKey",
+    "Closed",
+    "Contact",
+    "ContactError",
+    "DatagramTooLarge",
+    "Identity",
+    "KeyFileError",
+    "LocalNetworkError",
+    "Mp2pError",
+    "NoMulticast",
+    "Node",
+    "Peer",
+    "PeerUnreachable",
+    "PortTaken",
+    "PublicKey",
+    "Reach",
+    "RemoteError",
+    "TransportError",
+    "UsageError",
+    "default_key_path",
+    "open_node",
+]
+
+
+def open_node(
+    key: str | os.PathLike[str] | Identity | None = None,
+    *,
+    allow: Allow = "nobody",
+    transports: Sequence[str | Transport] | None = None,
+    interfaces: Sequence[str] = (),
+    port: int = 1024,
+    reach: Reach | str = Reach.GLOBAL,
+    address: str = "derived",
+    idle_timeout: float = 30.0,
+) -> AbstractAsyncContextManager[Node]:
+    """Open a node, with this user's own key unless another is given.
+
+    As `mp2p_core.open_node`, which documents every argument and error, but for `key=None`: it stands for
+    the key file at `default_key_path()`, made on first use, and not for an identity kept nowhere (which is
+    `Identity.generate()`).
+    """
+    return mp2p_core.open_node(
+        prepare_default_key_path() if key is None else key,
+        allow=allow,
+        transports=transports,
+        interfaces=interfaces,
+        port=port,
+        reach=reach,
+        address=address,
+        idle_timeout=idle_timeout,
+    )

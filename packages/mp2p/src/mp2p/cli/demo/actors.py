@@ -1,0 +1,119 @@
+"""The processes of the demo: `python -m mp2p.cli.demo.actors ROLE TRANSPORT`.
+
+Each reads orders, one JSON object a line, from standard input and reports what happened, one JSON object a
+line, on standard output. It ends when its standard input does, so none outlives the demo, however that ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import anyio
+
+import mp2p_core
+from mp2p.cli.courier import Courier
+from mp2p.cli.demo.reports import REPLY, Orders, milliseconds, report
+from mp2p.cli.demo.watcher import watch
+from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain
+from mp2p.cli.lines import StandardInput
+
+__all__ = ["main"]
+
+
+async def called(orders: Orders, transport: str) -> None:
+    """Be the node that is called: lets one key in, and answers its message."""
+    allowed: set[mp2p_core.PublicKey] = set()
+    async with mp2p_core.open_node(
+        allow=allowed.__contains__, transports=[transport], reach=mp2p_core.Reach.HOST
+    ) as node:
+        _report_ready(node)
+        allowed.add(mp2p_core.PublicKey.parse((await orders.receive())["allow"]))
+        report("allowing")
+        peer = await node.accept()
+        async with anyio.create_task_group() as group:
+            arrived = anyio.Event()
+
+            def take(text: str) -> None:
+                report("message", **{"from": str(peer.key), "text": text})
+                arrived.set()
+
+            courier = Courier(peer, take)
+            group.start_soon(courier.pump)
+            await arrived.wait()
+            await _deliver(courier, REPLY)
+
+
+async def caller(orders: Orders, transport: str) -> None:
+    """Be the node that calls: knows nothing but a contact."""
+    async with mp2p_core.open_node(transports=[transport], reach=mp2p_core.Reach.HOST) as node:
+        _report_ready(node)
+        order = await orders.receive()
+        async with (
+            node.connect(order["call"], timeout=5) as peer,
+            anyio.create_task_group() as group,
+        ):
+            report("connected", handshake_ms=milliseconds(peer.handshake_time))
+            courier = Courier(peer, lambda text: report("message", **{"from": str(peer.key), "text": text}))
+            group.start_soon(courier.pump)
+            await _deliver(courier, order["text"])
+            await orders.receive()
+            report("pong", rtt_ms=milliseconds(await peer.ping(timeout=5)))
+            await anyio.sleep_forever()
+
+
+def _report_ready(node: mp2p_core.Node) -> None:
+    used = {one.name for channel in node.status() for one in channel.interfaces if one.joined}
+    report(
+        "ready",
+        key=str(node.key),
+        contact=str(node.contact),
+        groups=list(node.addresses),
+        interfaces=sorted(used),
+        process=os.getpid(),
+    )
+
+
+async def _deliver(courier: Courier, text: str) -> None:
+    began = time.perf_counter()
+    await courier.send(text, timeout=5)
+    report("taken", text=text, taken_ms=milliseconds(time.perf_counter() - began))
+
+
+_ROLES: Final = {"called": called, "caller": caller, "watcher": watch}
+
+
+async def _play(role: Callable[[Orders, str], Awaitable[None]], transport: str) -> None:
+    give, orders = anyio.create_memory_object_stream[dict[str, Any]](8)
+    with StandardInput() as standard_input, give, orders:
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                while (line := await standard_input.line()) is not None:
+                    await give.send(json.loads(line))
+                group.cancel_scope.cancel()
+
+            group.start_soon(read)
+            await role(orders, transport)
+            await anyio.sleep_forever()
+
+
+def main(words: Sequence[str]) -> int:
+    """Play the role that `words` names, and return the exit code."""
+    try:
+        anyio.run(_play, _ROLES[words[0]], words[1])
+    except EXPLAINABLE as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        report("failed", kind=failure.kind, message=failure.message, exit_code=int(failure.exit_code))
+        return failure.exit_code
+    return ExitCode.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""One process of the demo, as the demo sees it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from mp2p.cli.errors import ClaimFailed
+
+__all__ = ["ACTORS", "Actor", "start"]
+
+ACTORS: tuple[str, ...] = ("-P", "-m", "mp2p.cli.demo.actors")
+"""What the interpreter runs; without the current folder, which may hold anything, in its search path."""
+
+_PATIENCE: Final = 15.0  # s for any one report; a loaded single-board computer takes 2 s to import
+_GRACE: Final = 2.0  # s for a process to say its goodbyes
+_LONGEST_REPORT: Final = 1 << 20
+
+
+class Actor:
+    """A process that takes orders and reports."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self._process = process
+        assert process.stdout is not None
+        self._reports = BufferedByteReceiveStream(process.stdout)
+        self._unclaimed: list[dict[str, Any]] = []
+        self.errors = b""
+
+    async def order(self, **order: object) -> None:
+        """Tell the process what to do."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send(json.dumps(order).encode() + b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise await self._failure() from error
+
+    async def expect(self, event: str) -> dict[str, Any]:
+        """Wait for the report of `event`; others wait for their turn.
+
+        Raises `ClaimFailed` with the process's own words when it fails, and when the report does not come.
+        """
+        for number, report in enumerate(self._unclaimed):
+            if report["event"] == event:
+                return self._unclaimed.pop(number)
+        with anyio.move_on_after(_PATIENCE):
+            while True:
+                try:
+                    line = await self._reports.receive_until(b"\n", _LONGEST_REPORT)
+                except (anyio.IncompleteRead, anyio.EndOfStream) as error:
+                    raise await self._failure() from error
+                heard: dict[str, Any] = json.loads(line)
+                if heard["event"] == "failed":
+                    raise ClaimFailed(f"{self.name}: {heard['message']}", heard["exit_code"])
+                if heard["event"] == event:
+                    return heard
+                self._unclaimed.append(heard)
+        raise ClaimFailed(f"{self.name} has not reported {event!r} within {_PATIENCE:g} s")
+
+    async def _failure(self) -> ClaimFailed:
+        code = await self._process.wait()
+        words = self.errors.decode(errors="replace").strip().splitlines()
+        return ClaimFailed(f"{self.name} ended with exit code {code}: {words[-1] if words else 'no message'}")
+
+    async def read_errors(self) -> None:
+        """Collect what the process writes to standard error, for the message should it fail."""
+        assert self._process.stderr is not None
+        async for chunk in self._process.stderr:
+            self.errors = (self.errors + chunk)[-_LONGEST_REPORT:]
+
+
+@asynccontextmanager
+async def start(name: str, role: str, transport: str) -> AsyncIterator[Actor]:
+    """Run an actor for the length of the block; leaving it ends the process, whatever happens.
+
+    Its standard input is closed first, which lets it say CLOSE to its peers. It has a session of its own
+    (where the system knows such) so that Ctrl-C reaches the demo, which then ends its processes in order.
+    """
+    command = [sys.executable, *ACTORS, role, transport]
+    process = await anyio.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            actor = Actor(name, process)
+            group.start_soon(actor.read_errors)
+            yield actor
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            with anyio.move_on_after(_GRACE):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()

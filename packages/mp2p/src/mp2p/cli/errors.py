@@ -1,0 +1,156 @@
+"""Turn whatever went wrong into one exit code and one message.
+
+The codes are part of the command's contract (`mp2p --help` lists them):
+
+    0 done   1 a fault in mp2p itself, or a demo whose claim did not hold   2 usage
+    3 unreachable   4 refused   5 local network   6 key file
+    130 interrupted (SIGINT)   143 terminated (SIGTERM)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import click
+
+from mp2p_core.errors import (
+    AuthRejected,
+    Closed,
+    KeyFileError,
+    LocalNetworkError,
+    Mp2pError,
+    NoMulticast,
+    PeerUnreachable,
+    PortTaken,
+    RemoteError,
+    UsageError,
+)
+from mp2p_core.proto.constants import CLOSE_NOT_ALLOWED
+
+__all__ = ["EXPLAINABLE", "ClaimFailed", "ExitCode", "Failure", "NotTaken", "explain", "reader_gone"]
+
+
+class ExitCode(enum.IntEnum):
+    """What the shell sees."""
+
+    DONE = 0
+    FAULT = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    LOCAL_NETWORK = 5
+    KEY_FILE = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class NotTaken(RemoteError):
+    """The session stands, but the peer's application has not confirmed a message in time."""
+
+
+class ClaimFailed(Exception):
+    """The demo saw something other than what it set out to show, or one of its processes failed.
+
+    `exit_code` is that of the process which failed, where one did.
+    """
+
+    def __init__(self, message: str, exit_code: int = ExitCode.FAULT) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the user gets to see it. `details` are facts for scripts."""
+
+    kind: str
+    message: str
+    exit_code: int
+    details: dict[str, object] = field(default_factory=dict)
+
+
+_CODES: Final[tuple[tuple[type[Mp2pError], ExitCode], ...]] = (
+    # The narrower class stands before the wider one.
+    (KeyFileError, ExitCode.KEY_FILE),
+    (UsageError, ExitCode.USAGE),
+    (LocalNetworkError, ExitCode.LOCAL_NETWORK),
+    (AuthRejected, ExitCode.REFUSED),
+    (RemoteError, ExitCode.UNREACHABLE),
+)
+
+
+EXPLAINABLE: Final = (
+    click.ClickException,
+    click.Abort,
+    KeyboardInterrupt,
+    BrokenPipeError,
+    TimeoutError,
+    Mp2pError,
+    ClaimFailed,
+    BaseExceptionGroup,
+)
+"""What a command may end with that is no fault of the program, in itself or within a group."""
+
+
+def reader_gone(error: BaseException) -> bool:
+    """Tell whether the command ended because nobody reads its output any more."""
+    return all(isinstance(part, BrokenPipeError) for part in _leaves(error))
+
+
+def explain(error: BaseException) -> Failure | None:
+    """Say what `error` means to the user, or None when it is a fault of this program (show the traceback).
+
+    An exception group is explained by its first part that can be explained, and only when all can be.
+    """
+    parts = list(_leaves(error))
+    known = [failure for failure in map(_explain_one, parts) if failure is not None]
+    return known[0] if known and len(known) == len(parts) else None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+def _explain_one(error: BaseException) -> Failure | None:
+    kind = type(error).__name__
+    if isinstance(error, click.ClickException):
+        return Failure("UsageError", _usage_message(error), error.exit_code)
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return Failure("Interrupted", "interrupted", ExitCode.INTERRUPTED)
+    if isinstance(error, ClaimFailed):
+        return Failure(kind, str(error), error.exit_code)
+    if isinstance(error, TimeoutError):
+        message = str(error) or "no answer in the time allowed: try again, or allow more with --timeout"
+        return Failure("Timeout", message, ExitCode.UNREACHABLE)
+    if isinstance(error, Closed) and error.code == CLOSE_NOT_ALLOWED:
+        return Failure(kind, str(error), ExitCode.REFUSED, _details(error))
+    for family, code in _CODES:
+        if isinstance(error, family):
+            return Failure(kind, str(error), code, _details(error))
+    return None
+
+
+def _usage_message(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        message += f" (`{error.ctx.command_path} --help` shows what it takes)"
+    return message
+
+
+def _details(error: Mp2pError) -> dict[str, object]:
+    if isinstance(error, PeerUnreachable):
+        return {"stage": error.stage, "tried": list(error.tried)}
+    if isinstance(error, Closed):
+        return {"code": error.code}
+    if isinstance(error, NoMulticast):
+        return {"interface": error.interface}
+    if isinstance(error, PortTaken):
+        return {"port": error.port}
+    return {}

@@ -1,0 +1,75 @@
+"""`mp2p id`: show this machine's key and how to reach it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import click
+
+import mp2p
+from mp2p.cli.errors import ExitCode
+from mp2p.cli.options import NodeOptions, node_options
+from mp2p.paths import prepare_default_key_path
+from mp2p_core.keyfile import load_or_create_identity
+from mp2p_core.opening import select
+from mp2p_core.proto.constants import DEFAULT_PORT
+from mp2p_core.transport import Address, Transport
+
+__all__ = ["show_identity"]
+
+
+@click.command("id", short_help="Show your key and contact; makes the key on first use.")
+@node_options
+def show_identity(options: NodeOptions) -> int:
+    """Show your key, the contact to hand out, and the groups that follow from them.
+
+    Makes the key file if there is none. Opens no socket and sends nothing. What it shows is public: the
+    secret never leaves the key file.
+    """
+    path = options.key or prepare_default_key_path()
+    made = not os.path.lexists(path)
+    identity = load_or_create_identity(path)
+    raw = identity.public.raw
+    groups = _groups(options, select(options.transports or None), raw)
+    told = [
+        (each.family, each.format_address(at)) for each, at in groups if not _follows_from_key(each, at, raw)
+    ]
+    contact = str(mp2p.Contact(identity.public, tuple(told)))
+    key, file = str(identity.public), str(path.absolute())
+    texts = [f"{each.family}:{each.format_address(at)}" for each, at in groups]
+    options.printer.emit(
+        {"event": "id", "contact": contact, "key": key, "groups": texts, "file": file, "made": made},
+        ["contact  ", (contact, "bold cyan")],
+        ["key      ", key],
+        *(["group    ", text] for text in texts),
+        ["file     ", file, ("  made just now" if made else "", "green")],
+    )
+    return ExitCode.DONE
+
+
+def _groups(
+    options: NodeOptions, transports: Sequence[Transport], key: bytes
+) -> list[tuple[Transport, Address]]:
+    """List where a node with these options would listen, as far as that is known before it opens."""
+    if options.address == "random":
+        return []
+    if options.address == "derived":
+        return [
+            (transport, address)
+            for transport in transports
+            if (address := transport.derive_address(key, options.reach, options.port)) is not None
+        ]
+    refusals = []
+    for transport in transports:
+        try:
+            text = options.address.removeprefix(f"{transport.family}:")
+            return [(transport, transport.parse_address(text))]
+        except mp2p.AddressError as error:
+            refusals.append(f"{transport.name}: {error}")
+    raise mp2p.AddressError("; ".join(refusals))
+
+
+def _follows_from_key(transport: Transport, address: Address, key: bytes) -> bool:
+    """Tell whether a peer finds this address without being told."""
+    return address == transport.derive_address(key, mp2p.Reach.GLOBAL, DEFAULT_PORT)

@@ -1,0 +1,96 @@
+"""`mp2p listen`: print what peers send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import click
+
+import mp2p
+from mp2p.cli import supervise
+from mp2p.cli.contacts import load_contacts
+from mp2p.cli.courier import Courier, Inboxes
+from mp2p.cli.errors import ExitCode
+from mp2p.cli.options import NodeOptions, node_options
+from mp2p.cli.output import Line
+from mp2p.paths import default_contacts_path
+from mp2p_core.access import Allow
+
+__all__ = ["listen", "read_access"]
+
+
+@click.command(short_help="Print the messages that peers send.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="any|contacts|KEY",
+    help="Who may send: this key or contact, everyone in contacts.toml (in your configuration folder), or "
+    "anyone; may be repeated. Default: nobody.",
+)
+@node_options
+def listen(options: NodeOptions, allow: Sequence[str]) -> int:
+    """Print the messages that peers send, one a line, and confirm each to its sender.
+
+    The first line tells how to reach this node: whoever has the contact, or just the key, can send
+    something with `mp2p send CONTACT TEXT`, if --allow lets them.
+    """
+    names, allowed = read_access(allow)
+    return supervise.run(lambda: _listen(options, allowed, names))
+
+
+def read_access(allow: Sequence[str]) -> tuple[dict[mp2p.PublicKey, str], Allow]:
+    """Read what --allow says: the names of the keys that have one, and who may come in."""
+    names: dict[mp2p.PublicKey, str] = {}
+    keys: list[mp2p.PublicKey] = []
+    for word in allow:
+        if word == "contacts":
+            for name, contact in load_contacts(default_contacts_path()).items():
+                names.setdefault(contact.key, name)
+                keys.append(contact.key)
+        elif word != "any":
+            keys.append(mp2p.Contact.parse(word).key)
+    if "any" in allow:
+        return names, "any"
+    return names, keys or "nobody"
+
+
+async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey, str]) -> int:
+    printer = options.printer
+    inboxes = Inboxes()
+
+    async def serve(peer: mp2p.Peer) -> None:
+        key = str(peer.key)
+        name = names.get(peer.key)
+
+        def take(text: str) -> None:
+            record = {"event": "message", "from": key, "text": text}
+            if name is not None:
+                record["name"] = name
+            printer.emit(record, [(name or key, "cyan"), "  ", text])
+
+        await Courier(peer, take, inboxes.of(peer.key.raw)).pump()
+
+    async with options.open_node(allow) as node, anyio.create_task_group() as group:
+        contact, key, groups = str(node.contact), str(node.key), list(node.addresses)
+        record = {"event": "listening", "contact": contact, "key": key, "groups": groups}
+        if printer.interactive:
+            lines: list[Line] = [
+                [("listening", "bold green"), "  Ctrl-C ends it"],
+                ["  contact  ", (contact, "bold cyan")],
+                ["  key      ", key],
+                *(["  group    ", text] for text in groups),
+            ]
+        else:
+            lines = [[f"listening contact={contact} key={key} groups={','.join(groups)}"]]
+        printer.emit(record, *lines)
+        if allow == "nobody":
+            printer.warn(
+                "nobody can reach this node yet: add --allow KEY for each peer (it prints its key with "
+                "`mp2p id`), --allow contacts, or --allow any"
+            )
+        for name, reason in node.skipped:
+            printer.warn(f"transport {name} is not in use: {reason}")
+        while True:
+            group.start_soon(serve, await node.accept())
+    return ExitCode.DONE

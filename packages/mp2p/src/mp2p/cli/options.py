@@ -1,0 +1,169 @@
+"""The options that every command shares, as one decorator.
+
+No option takes a secret: a command line is readable by every user of the machine. Keys come from files.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import mp2p
+from mp2p.cli.output import Printer, printer
+from mp2p_core.access import Allow
+
+__all__ = ["NodeOptions", "json_option", "node_options", "seconds"]
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, finite and above zero, as the `type` of an option."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number of seconds") from None
+    if not (math.isfinite(number) and number > 0):
+        raise click.BadParameter(f"{text!r} is not a time above zero")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """How a command opens its node and prints."""
+
+    key: Path | None
+    transports: tuple[str, ...]
+    interfaces: tuple[str, ...]
+    port: int
+    reach: mp2p.Reach
+    address: str
+    timeout: float
+    printer: Printer
+
+    @property
+    def key_path(self) -> Path:
+        """The key file in use."""
+        return self.key or mp2p.default_key_path()
+
+    def open_node(self, allow: Allow = "nobody") -> AbstractAsyncContextManager[mp2p.Node]:
+        """Open the node."""
+        return mp2p.open_node(
+            self.key,
+            allow=allow,
+            transports=self.transports or None,
+            interfaces=self.interfaces,
+            port=self.port,
+            reach=self.reach,
+            address=self.address,
+        )
+
+    @asynccontextmanager
+    async def connect(self, contact: mp2p.Contact) -> AsyncIterator[mp2p.Peer]:
+        """Open a node that nobody can call, and connect it to the peer at `contact`."""
+        async with self.open_node() as node:
+            if contact.key == node.key:
+                raise mp2p.UsageError(
+                    "this contact is your own, of the key file in use here: name the key of another peer, or use "
+                    "another key file here with --key"
+                )
+            async with node.connect(contact, timeout=self.timeout) as peer:
+                yield peer
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs."
+)
+
+_OPTIONS = (
+    click.option(
+        "--key",
+        type=click.Path(dir_okay=True, path_type=Path),
+        metavar="FILE",
+        help="Key file; made on first use. Default: `key` in your configuration folder.",
+    ),
+    click.option(
+        "--transport",
+        "transports",
+        multiple=True,
+        metavar="NAME",
+        help="Use only this transport, such as v4, v6 or v6-prefix; may be repeated. Default: all that need "
+        "nothing but a key.",
+    ),
+    click.option(
+        "--interface",
+        "interfaces",
+        multiple=True,
+        metavar="NAME",
+        help="Use only this network interface; may be repeated. Default: every eligible one.",
+    ),
+    click.option(
+        "--port",
+        type=click.IntRange(1024, 65535),
+        default=1024,
+        show_default=True,
+        metavar="N",
+        help="UDP port to listen on.",
+    ),
+    click.option(
+        "--reach",
+        type=click.Choice([reach.name.lower() for reach in mp2p.Reach]),
+        default="global",
+        show_default=True,
+        help="How far datagrams may travel: this machine, this link, this site, or anywhere.",
+    ),
+    click.option(
+        "--address",
+        default="derived",
+        show_default=True,
+        metavar="random|derived|ADDRESS",
+        help="Group to listen on: derived from the key, so that the key alone is enough to reach it; random; "
+        "or this one, such as v4:224.0.230.7:1024.",
+    ),
+    click.option(
+        "--timeout",
+        type=seconds,
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the peer.",
+    ),
+    json_option,
+)
+
+
+def node_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the shared options to a command and hand them over as its first argument, a `NodeOptions`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        key: Path | None,
+        transports: tuple[str, ...],
+        interfaces: tuple[str, ...],
+        port: int,
+        reach: str,
+        address: str,
+        timeout: float,
+        as_json: bool,
+        **arguments: object,
+    ) -> int:
+        options = NodeOptions(
+            key=key,
+            transports=transports,
+            interfaces=interfaces,
+            port=port,
+            reach=mp2p.Reach[reach.upper()],
+            address=address,
+            timeout=timeout,
+            printer=printer(as_json=as_json),
+        )
+        return command(options, **arguments)
+
+    decorated: Callable[..., int] = wrapped
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

@@ -1,0 +1,157 @@
+"""Print for people or for programs, through one small interface.
+
+Every word that reaches a terminal passes through `visible` inside the printers, so that no command can
+forget it: names and texts come from the network, and a terminal obeys what it is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypeAlias
+
+if TYPE_CHECKING:
+    from mp2p.cli.errors import Failure
+
+__all__ = ["JsonPrinter", "Line", "Printer", "TerminalPrinter", "dump", "printer", "visible"]
+
+Line: TypeAlias = Sequence[str | tuple[str, str]]
+"""A line for people: pieces of text, or pairs of text and rich style."""
+
+_ESCAPED_CATEGORIES: Final = frozenset(
+    {
+        "Cc",  # control characters: colours, cursor movement, bells, line breaks
+        "Cf",  # format characters: bidirectional overrides, invisible marks, tags
+        "Cn",  # not assigned: no telling what a terminal does with them
+        "Co",  # private use: whatever the font holds
+        "Cs",  # lone surrogates: no text at all
+        "Zl",  # line separator
+        "Zp",  # paragraph separator
+    }
+)
+_JOINERS: Final = frozenset("\u200c\u200d")  # needed to write Persian, Hindi, and many emoji
+
+
+def visible(text: str) -> str:
+    r"""Replace what a terminal would obey, or hide, by an escape such as \x1b or \u202e."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED_CATEGORIES or character in _JOINERS:
+        return character
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def dump(record: Mapping[str, object]) -> str:
+    """Write a record as one line of JSON, in ASCII and without control characters."""
+    # json leaves DEL alone, the one control character within ASCII's upper half.
+    return json.dumps(record).replace("\x7f", "\\u007f")
+
+
+class Printer(Protocol):
+    """Where commands print. Each call is flushed: a reader at the other end of a pipe waits for it."""
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches a terminal."""
+
+    def emit(self, record: Mapping[str, object], *lines: Line) -> None:
+        """Print a result: `record` for programs, `lines` for people."""
+
+    def warn(self, message: str) -> None:
+        """Print on standard error what the user should know, and carry on."""
+
+    def fail(self, failure: Failure) -> None:
+        """Print on standard error why the command ends."""
+
+
+class JsonPrinter:
+    """One JSON object a line: results on standard output, warnings and the error on standard error."""
+
+    interactive: Final = False
+
+    def emit(self, record: Mapping[str, object], *lines: Line) -> None:  # noqa: ARG002  (for people)
+        """Print `record`."""
+        _write(sys.stdout, dump(record))
+
+    def warn(self, message: str) -> None:
+        """Print `{"warning": {"message"}}`."""
+        _write(sys.stderr, dump({"warning": {"message": message}}))
+
+    def fail(self, failure: Failure) -> None:
+        """Print `{"error": {"kind", "message", "exit_code", ...}}`."""
+        error = {"kind": failure.kind, "message": failure.message, "exit_code": int(failure.exit_code)}
+        _write(sys.stderr, dump({"error": error | failure.details}))
+
+
+class TerminalPrinter:
+    """Lines for people: in colour on a terminal, plain and never wrapped when piped."""
+
+    def __init__(self) -> None:
+        self.interactive = sys.stdout.isatty()
+
+    def emit(self, record: Mapping[str, object], *lines: Line) -> None:  # noqa: ARG002  (for programs)
+        """Print `lines`."""
+        for line in lines:
+            # Not wrapped on a terminal either: a contact must survive being copied.
+            _write_line(sys.stdout, line, wrap=False)
+
+    def warn(self, message: str) -> None:
+        """Print `warning: ...`."""
+        _write_line(sys.stderr, [("warning: ", "bold yellow"), message])
+
+    def fail(self, failure: Failure) -> None:
+        """Print `error: ...`."""
+        _write_line(sys.stderr, [("error: ", "bold red"), failure.message])
+
+
+def printer(*, as_json: bool) -> Printer:
+    """Choose the printer for a command line with or without `--json`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that is not UTF-8 must not turn a peer's text into a crash.
+            stream.reconfigure(errors="backslashreplace")
+    chosen = JsonPrinter() if as_json else TerminalPrinter()
+    logging.getLogger("mp2p").handlers[:] = [_Warnings(chosen)]
+    return chosen
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library below logs as a warning the way the command shows its own."""
+
+    def __init__(self, chosen: Printer) -> None:
+        super().__init__(logging.WARNING)
+        self._printer = chosen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._printer.warn(record.getMessage())
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def _write_line(stream: TextIO, line: Line, *, wrap: bool = True) -> None:
+    pieces = [
+        (visible(piece), "") if isinstance(piece, str) else (visible(piece[0]), piece[1]) for piece in line
+    ]
+    if not stream.isatty():
+        _write(stream, "".join(text for text, _ in pieces))
+        return
+    # Imported here because a pipe needs none of it, and it costs more than the rest of the command.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=stream, highlight=False, emoji=False, markup=False)
+    console.print(Text.assemble(*pieces), soft_wrap=not wrap)
+    stream.flush()

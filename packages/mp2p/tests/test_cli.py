@@ -1,0 +1,234 @@
+"""The command line itself: options, help, refusals. Nothing here opens a socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import mp2p
+from mp2p.cli.commands import cli
+from mp2p.cli.contacts import load_contacts
+from mp2p.cli.listen import read_access
+from mp2p.cli.ping import Tally
+
+KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return CliRunner()
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Walk the tree of commands."""
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+def test_the_commands() -> None:
+    assert sorted(name for name, _ in commands()) == ["demo", "id", "listen", "ping", "send"]
+
+
+@pytest.mark.parametrize("name", ["demo", "id", "listen", "ping", "send"])
+def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
+    result = runner.invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["id", "listen", "ping", "send"])
+def test_shared_options(runner: CliRunner, name: str) -> None:
+    text = runner.invoke(cli, [name, "--help"]).stdout
+    for option in ("--key", "--transport", "--interface", "--port", "--reach", "--address", "--timeout"):
+        assert option in text
+
+
+def test_help_documents_the_exit_codes(runner: CliRunner) -> None:
+    text = runner.invoke(cli, ["--help"]).stdout
+    assert re.findall(r"^ +(\d+)  ", text, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "6", "130", "143"]
+
+
+def test_no_command_is_a_usage_error_with_help(runner: CliRunner) -> None:
+    result = runner.invoke(cli, [])
+    assert result.exit_code == 2
+    assert "Usage: mp2p" in result.stderr
+    assert result.stdout == ""
+
+
+def test_L1_no_option_takes_a_secret() -> None:
+    """A command line can be read by every user of the machine: secrets come from files."""
+    known_arguments = {("send", "contact"), ("send", "texts"), ("ping", "contact")}
+    for name, command in commands():
+        for parameter in command.params:
+            assert parameter.envvar is None, f"{name} {parameter.name}"
+            if isinstance(parameter, click.Argument):
+                assert (name, parameter.name) in known_arguments
+                continue
+            words = " ".join(
+                [parameter.name or "", *parameter.opts, str(parameter.human_readable_name)]
+            ).lower()
+            for secret in ("seed", "secret", "private", "password", "passphrase", "psk", "token"):
+                assert secret not in words, f"{name} {words}"
+            if parameter.name == "key":
+                assert isinstance(parameter.type, click.Path), "--key names a file"
+
+
+def test_L1_key_material_given_as_an_option_is_taken_for_a_file_name(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(cli, ["id", "--json", "--key", "ab" * 32])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["key"] != str(mp2p.Identity.from_seed(b"\xab" * 32).public)
+    assert (tmp_path / ("ab" * 32)).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["nonsense"], "No such command"),
+        (["id", "--nonsense"], "No such option"),
+        (["id", "--port", "80"], "1024<=x<=65535"),
+        (["id", "--port", "70000"], "1024<=x<=65535"),
+        (["id", "--reach", "moon"], "'host', 'link', 'site', 'global'"),
+        (["send"], "CONTACT"),
+        (["send", KEY], "TEXT"),
+        (["ping", KEY, "-c", "0"], "x>=1"),
+        (["ping", KEY, "-i", "0"], "above zero"),
+        (["ping", KEY, "--timeout", "nan"], "above zero"),
+        (["ping", KEY, "--timeout", "inf"], "above zero"),
+        (["ping", KEY, "--timeout", "soon"], "number of seconds"),
+        (["ping", "garage"], "mp2p:<key>"),
+        (["send", "mp2p:", "x"], "mp2p:<key>"),
+        (["send", f"mp2p:{KEY[:-1]}", "x"], "mp2p:<key>"),
+        (["send", f"mp2p:{KEY}?to=v4:1", "x"], "at="),
+        (["listen", "--allow", "everyone"], "mp2p:<key>"),
+        (["id", "--transport", "pigeon"], "pigeon"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_usage_errors(runner: CliRunner, arguments: list[str], word: str) -> None:
+    result = runner.invoke(cli, arguments)
+    assert result.exit_code == 2, result.output
+    assert word in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+
+    result = runner.invoke(cli, [*arguments, "--json"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error = json.loads(result.stderr)["error"]
+    assert error["exit_code"] == 2
+    assert word in error["message"]
+
+
+def test_version(runner: CliRunner) -> None:
+    assert re.fullmatch(r"mp2p \d+\.\d+\.\d+\S*\n", runner.invoke(cli, ["--version"]).stdout)
+
+
+def test_importing_mp2p_loads_nothing_of_the_command() -> None:
+    code = "import sys, mp2p; print([m for m in ('click', 'rich', 'platformdirs', 'mp2p.cli') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert mp2p.__all__ == sorted(mp2p.__all__)
+    for name in mp2p.__all__:
+        assert getattr(mp2p, name)
+
+
+def test_a_fault_shows_its_traceback(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mp2p.cli.identity.load_or_create_identity", lambda path: 1 / 0)
+    result = runner.invoke(cli, ["id"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+class TestContacts:
+    def test_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.toml"
+        path.write_text(f'[contacts]\ngarage = "mp2p:{KEY}"\n"the shed" = "{KEY}"\n')
+        assert [(name, str(contact.key)) for name, contact in load_contacts(path).items()] == [
+            ("garage", KEY),
+            ("the shed", KEY),
+        ]
+
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            (None, "there is no contacts file"),
+            (b"", "names nobody"),
+            (b"contacts = 3", "names nobody"),
+            (b"[contacts]", "names nobody"),
+            (b"[contacts", "is not TOML"),
+            (b"\xff", "is not TOML"),
+            (b"[contacts]\ngarage = 3", "garage"),
+            (b'[contacts]\ngarage = "mp2p:short"', "garage"),
+        ],
+    )
+    def test_refused(self, tmp_path: Path, text: bytes | None, word: str) -> None:
+        path = tmp_path / "contacts.toml"
+        if text is not None:
+            path.write_bytes(text)
+        with pytest.raises(mp2p.UsageError, match=word) as raised:
+            load_contacts(path)
+        assert str(path) in str(raised.value)
+
+    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(mp2p.UsageError, match="cannot be read"):
+            load_contacts(tmp_path)
+
+
+class TestAccess:
+    def test_nobody_by_default(self) -> None:
+        assert read_access(()) == ({}, "nobody")
+
+    def test_keys(self) -> None:
+        assert read_access((KEY, f"mp2p:{KEY}")) == ({}, [mp2p.PublicKey.parse(KEY)] * 2)
+
+    def test_any_wins_and_the_rest_is_still_checked(self) -> None:
+        assert read_access((KEY, "any")) == ({}, "any")
+        with pytest.raises(mp2p.ContactError):
+            read_access(("any", "nonsense"))
+
+    def test_contacts_have_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        (tmp_path / "mp2p").mkdir()
+        (tmp_path / "mp2p" / "contacts.toml").write_text(f'[contacts]\ngarage = "{KEY}"\n')
+        key = mp2p.PublicKey.parse(KEY)
+        assert read_access(("contacts",)) == ({key: "garage"}, [key])
+
+    def test_contacts_without_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        with pytest.raises(mp2p.UsageError, match="there is no contacts file"):
+            read_access(("contacts",))
+
+
+class TestTally:
+    def test_nothing_yet(self) -> None:
+        assert Tally().summary() == {"sent": 0, "received": 0, "loss_percent": 0.0, "rtt_ms": None}
+
+    def test_numbers(self) -> None:
+        assert Tally(sent=4, rtts=[3.0, 1.0, 2.5]).summary() == {
+            "sent": 4,
+            "received": 3,
+            "loss_percent": 25.0,
+            "rtt_ms": {"min": 1.0, "median": 2.5, "max": 3.0},
+        }
+
+    def test_all_lost(self) -> None:
+        assert Tally(sent=3).summary() == {"sent": 3, "received": 0, "loss_percent": 100.0, "rtt_ms": None}

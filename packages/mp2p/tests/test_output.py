@@ -1,0 +1,109 @@
+"""What reaches a terminal, and what reaches a program."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mp2p.cli.errors import Failure
+from mp2p.cli.output import dump, printer, visible
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text, 21.5 °C", "plain text, 21.5 °C"),
+        ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
+        ("a\r\nb\tc\x00", "a\\x0d\\x0ab\\x09c\\x00"),
+        ("\x7f\x9b31m", "\\x7f\\x9b31m"),
+        ("a\u202eexe.txt", "a\\u202eexe.txt"),
+        ("\u2066\u2069\u200b\ufeff", "\\u2066\\u2069\\u200b\\ufeff"),
+        ("\u2028\u2029\U000e0041\ue000\ud800", "\\u2028\\u2029\\U000e0041\\ue000\\ud800"),
+        ("[bold red]hello[/] :boom:", "[bold red]hello[/] :boom:"),
+        # "I do not want", which needs a joiner to be written.
+        ("\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",) * 2,
+        ("👩\u200d🔧", "👩\u200d🔧"),
+        ("", ""),
+    ],
+    ids=[
+        "plain", "colour and title", "lines", "DEL and C1", "bidi override", "bidi isolates", "separators",
+        "markup", "Persian", "emoji", "empty",
+    ],
+)  # fmt: skip
+def test_L5_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text())
+def test_L5_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+    left = {unicodedata.category(character) for character in visible(text)} & {"Cc", "Cs", "Zl", "Zp"}
+    formats = {c for c in visible(text) if unicodedata.category(c) == "Cf"}
+    assert not left
+    assert formats <= {"\u200c", "\u200d"}
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal], ids=["pipe", "terminal"])
+def test_L5_a_peers_text_cannot_speak_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stdout", stream())
+    printer(as_json=False).emit(
+        {}, [("na\x1b[31mme", "cyan"), "  ", "[red]te\u202ext\x07[/red]\nerror: forged"]
+    )
+    out = sys.stdout.getvalue()  # type: ignore[attr-defined]  # one of ours
+    assert "na\\x1b[31mme" in out
+    assert "[red]te\\u202ext\\x07[/red]\\x0aerror: forged" in out
+    assert out.count("\n") == 1
+    # On a terminal, the only escape sequences are those of our own style.
+    assert ("\x1b[" in out) == (stream is Terminal)
+    assert "\x1b[31m" not in out
+
+
+def test_L5_errors_quote_the_peer_and_are_escaped_too(capsys: pytest.CaptureFixture[str]) -> None:
+    printer(as_json=False).fail(Failure("Closed", "peer said \x1b[2J", 3))
+    printer(as_json=False).warn("transport \x9b is odd")
+    assert capsys.readouterr().err == "error: peer said \\x1b[2J\nwarning: transport \\x9b is odd\n"
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_L5_json_is_one_line_of_printable_ascii(record: dict[str, str]) -> None:
+    line = dump(record)
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == record
+
+
+def test_json_keeps_errors_off_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printer(as_json=True)
+    out.emit({"event": "x"}, ["for people"])
+    out.warn("careful")
+    out.fail(Failure("PortTaken", "taken", 5, {"port": 1024}))
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"event": "x"}
+    assert [json.loads(line) for line in captured.err.splitlines()] == [
+        {"warning": {"message": "careful"}},
+        {"error": {"kind": "PortTaken", "message": "taken", "exit_code": 5, "port": 1024}},
+    ]
+
+
+def test_results_are_not_wrapped_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    contact = "mp2p:" + "a" * 52
+    printer(as_json=False).emit({}, ["contact  ", (contact, "cyan")])
+    assert contact in sys.stdout.getvalue()  # type: ignore[attr-defined]  # one of ours
