@@ -24,7 +24,7 @@ from mp2p_core.proto.addresses import ip
 from mp2p_core.transport import Address, InterfaceStatus, Listen, Path, Reach, Train
 from mp2p_transport_v4 import IPV4
 from mp2p_transport_v6 import IPV6
-from mp2p_udp import Features, MulticastTransport, UdpChannel, detect, open_channel
+from mp2p_udp import Features, MulticastTransport, UdpChannel, detect, list_interfaces, open_channel
 
 pytestmark = [pytest.mark.network, pytest.mark.anyio]
 
@@ -287,6 +287,16 @@ async def test_unicast_reaches_the_source_that_was_heard(
 # Which interfaces are used.
 
 
+def wait_running(host: Host, name: str) -> None:
+    """Wait for a carrier, of which the kernel takes notice up to a second late."""
+
+    def running() -> bool:
+        with host.entered():
+            return any(each.name == name and "running" in each.flags for each in list_interfaces())
+
+    wait_until(running, f"{name} to run")
+
+
 async def test_every_interface_skipped_has_its_reason(
     lab: Lab, opened: Open, transport: MulticastTransport
 ) -> None:
@@ -302,7 +312,7 @@ async def test_every_interface_skipped_has_its_reason(
         "tuntap add vpn0 mode tun",
         "link set vpn0 up",
     )
-    wait_until(lambda: "LOWER_UP" in host.run("ip", "link", "show", "bare0"), "a carrier")
+    wait_running(host, "bare0")
     channel = opened(host, transport)
     reasons = {status.name: status.detail for status in channel.status()}
     assert {status.name for status in channel.status() if status.joined} == {"eth0"}
@@ -330,6 +340,7 @@ def tunnel(lab: Lab) -> Iterator[tuple[Host, IO[bytes]]]:
     host.ip("tuntap add vpn0 mode tun", "addr add 10.8.0.1/24 dev vpn0", "link set vpn0 up")
     with host.entered(), pathlib.Path("/dev/net/tun").open("r+b", buffering=0) as packets:
         fcntl.ioctl(packets, TUNSETIFF, b"vpn0".ljust(16, b"\0") + struct.pack("=H22x", IFF_TUN | IFF_NO_PI))
+        wait_running(host, "vpn0")
         yield host, packets
 
 

@@ -41,7 +41,13 @@ class UdpChannel:
     """
 
     def __init__(
-        self, sock: socket.socket, family: Family, listen: Listen, choice: Choice, features: Features
+        self,
+        sock: socket.socket,
+        family: Family,
+        listen: Listen,
+        choice: Choice,
+        own_hosts: frozenset[bytes],
+        features: Features,
     ) -> None:
         self._sock = sock
         self._family = family
@@ -53,7 +59,7 @@ class UdpChannel:
         self._reader = Reader(sock, self._receiver.read)
         self._targets: dict[tuple[Address, int], SocketAddress] = {}
         self._host_only = listen.reach is Reach.HOST
-        self._own_hosts = frozenset(a.packed for i in list_interfaces() for a in i.addresses)
+        self._own_hosts = own_hosts
         self._refused = 0
         self._closed = False
 
@@ -166,11 +172,13 @@ def open_channel(listen: Listen, family: Family, *, features: Features | None = 
         raise AddressError(f"{format_host_port(listen.address)} is not an {family.label} address")
     features = features or detect(family.number)
     loopback = listen.reach is Reach.HOST and family.host_uses_loopback
-    choice = choose(list_interfaces(), family.number, asked=listen.interfaces, loopback=loopback)
+    interfaces = list_interfaces()
+    choice = choose(interfaces, family.number, asked=listen.interfaces, loopback=loopback)
     if not choice.eligible:
         raise _no_multicast(listen, [(skipped.name, skipped.reason) for skipped in choice.skipped])
     sock = _open_socket(listen, family, features)
-    channel = UdpChannel(sock, family, listen, choice, features)
+    own_hosts = frozenset(address.packed for each in interfaces for address in each.addresses)
+    channel = UdpChannel(sock, family, listen, choice, own_hosts, features)
     if not channel.join():
         sock.close()
         raise _no_multicast(listen, [(status.name, status.detail) for status in channel.status()])
