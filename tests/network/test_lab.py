@@ -266,6 +266,14 @@ def test_a_capture_tells_direction_hops_and_ports(lab: Lab, group: str) -> None:
         assert wire.datagrams(outgoing=not outgoing) == wire.datagrams(port=9) == []
 
 
+@pytest.mark.parametrize(("group", "false"), [(V4, "203.0.113.9"), (V6, "2001:db8:bad::9")])
+def test_a_source_address_can_be_false(lab: Lab, group: str, false: str) -> None:
+    ends = two_hosts(lab)
+    listening = Receiver(ends.right_port, group)
+    send(ends.left_port, group, b"not me", source=false)
+    assert listening.receive() == (b"not me", false)
+
+
 def test_a_host_without_a_link_reaches_nothing(lab: Lab) -> None:
     alone = lab.host("alone")
     with pytest.raises(RuntimeError, match="unreachable"):

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,11 +66,13 @@ class Capture:
             and port in (None, packet.source_port, packet.destination_port)
         ]
 
+    def wait_until(self, wanted: Callable[[Packet], bool]) -> None:
+        """Wait until a packet has crossed for which the function is true."""
+        wait_until(lambda: any(map(wanted, self.packets())), "a packet to cross")
+
     def wait_for(self, payload: bytes) -> None:
         """Wait until a datagram with this payload has crossed; what came before it has been seen then."""
-        wait_until(
-            lambda: payload in (packet.payload for packet in self.packets()), f"a datagram {payload!r}"
-        )
+        self.wait_until(lambda packet: packet.payload == payload)
 
 
 def _parse(frame: bytes, ethertype: int, *, outgoing: bool) -> Packet | None:

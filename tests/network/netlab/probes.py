@@ -14,6 +14,8 @@ from netlab.lab import Interface, wait_until
 __all__ = ["Receiver", "crosses", "send", "wait_until_selective"]
 
 IP_MULTICAST_ALL = 49
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
 
 
 def _family(group: str) -> int:
@@ -63,9 +65,10 @@ def send(
     *,
     port: int = 1024,
     hops: int = 255,
+    source: str = "",
     source_port: int = 0,
 ) -> None:
-    """Send one datagram out of an interface."""
+    """Send one datagram out of an interface, from any source address: a false one if need be."""
     index = interface.index
     family = _family(destination)
     with contextlib.closing(interface.node.socket(family, socket.SOCK_DGRAM)) as out:
@@ -73,12 +76,14 @@ def send(
         if family == socket.AF_INET:
             out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("@4s4si", b"", b"", index))
             out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, hops)
-            out.bind(("", source_port))
+            out.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+            out.bind((source, source_port))
             out.sendto(payload, (destination, port))
         else:
             out.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
             out.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hops)
-            out.bind(("::", source_port))
+            out.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+            out.bind((source or "::", source_port))
             out.sendto(
                 payload, (destination, port, 0, index if destination.startswith(("fe80", "ff02")) else 0)
             )

@@ -1,0 +1,75 @@
+"""Several nodes on a host, several interfaces, and who shares a group and a port."""
+
+from __future__ import annotations
+
+import pytest
+from netlab.devices import Device
+from netlab.lab import Lab
+from netlab.topologies import two_hosts, two_lans
+
+pytestmark = pytest.mark.network
+
+
+@pytest.mark.parametrize("transport", ["v4", "v6"])
+def test_two_nodes_on_one_host_and_one_elsewhere(lab: Lab, transport: str) -> None:
+    ends = two_hosts(lab)
+    first, second, caller = Device(ends.right, "first"), Device(ends.right, "second"), Device(ends.left)
+    here, there = (device.listen("--transport", transport) for device in (first, second))
+    for listener in (here, there):
+        assert caller.send(listener.key, f"to {listener.key}", "--transport", transport).code == 0
+    # And to each other, on the same host.
+    assert first.send(there.key, "to my neighbour", "--transport", transport, "--port", "2000").code == 0
+    assert here.stop() == [(caller.key, f"to {here.key}")]
+    assert there.stop() == [(caller.key, f"to {there.key}"), (first.key, "to my neighbour")]
+
+
+@pytest.mark.parametrize(
+    ("transport", "address"), [("v4", "v4:224.0.230.7:3000"), ("v6", "v6:[ff1e::9000:1]:3000")]
+)
+def test_two_processes_share_a_group_and_a_port(lab: Lab, transport: str, address: str) -> None:
+    ends = two_hosts(lab)
+    first, second, caller = Device(ends.right, "first"), Device(ends.right, "second"), Device(ends.left)
+    options = ("--transport", transport, "--address", address)
+    listeners = [device.listen(*options) for device in (first, second)]
+    assert listeners[0].groups == listeners[1].groups == [address]
+    for listener in listeners:
+        assert caller.send(listener.contact, f"to {listener.key}", "--transport", transport).code == 0
+    for listener in listeners:
+        assert listener.stop() == [(caller.key, f"to {listener.key}")]
+
+
+@pytest.mark.parametrize("transport", ["v4", "v6"])
+def test_the_peer_on_the_second_interface_is_found_without_options(lab: Lab, transport: str) -> None:
+    lans = two_lans(lab)
+    # The default route leads into the first network, and so would the kernel's own choice.
+    caller, peer = Device(lans.host), Device(lans.second)
+    listener = peer.listen("--transport", transport)
+    assert caller.send(listener.key, "hello", "--transport", transport).code == 0
+    assert listener.stop() == [(caller.key, "hello")]
+
+
+@pytest.mark.parametrize("transport", ["v4", "v6"])
+def test_a_listener_with_two_interfaces_answers_where_it_was_called(lab: Lab, transport: str) -> None:
+    lans = two_lans(lab)
+    listener = Device(lans.host).listen("--transport", transport)
+    callers = Device(lans.first), Device(lans.second)
+    for caller in callers:
+        assert caller.send(listener.key, "hello", "--transport", transport).code == 0
+    assert listener.stop() == [(caller.key, "hello") for caller in callers]
+
+
+def test_an_interface_that_was_not_asked_for_is_left_alone(lab: Lab) -> None:
+    lans = two_lans(lab)
+    listener = Device(lans.host).listen("--interface", "eth0", "--transport", "v4")
+    assert {name for name, group in lans.host.memberships() if group == listener.group()} == {"eth0"}
+    assert Device(lans.first).send(listener.key, "hello", "--transport", "v4").code == 0
+    stopped = Device(lans.second).send(listener.key, "hello", "--transport", "v4", "--timeout", "1")
+    assert stopped.code == 3
+
+
+def test_a_host_without_a_network_says_so(lab: Lab) -> None:
+    alone = Device(lab.host("alone"))
+    failed = alone.ping(alone.key)
+    assert failed.code == 5
+    assert failed.error["kind"] == "NoMulticast"
+    assert "loopback" in failed.error["message"]
