@@ -29,9 +29,8 @@ from struct import Struct
 from typing import Final
 
 from mp2p_core.errors import AddressError
+from mp2p_core.proto.constants import DEFAULT_PORT
 from mp2p_core.transport import ADDRESS_SIZE, Address, RandomBytes, Reach
-
-from .constants import DEFAULT_PORT
 
 __all__ = [
     "DEFAULT_PORT",
