@@ -16,7 +16,7 @@ from netlab.lab import Interface, Lab
 from netlab.probes import send
 from netlab.topologies import one_switch
 
-from mp2p_core.proto.addresses import SOURCE_SEEN, pack_ipv4
+from mp2p_core.proto.addresses import SOURCE_SEEN, pack_ipv4, pack_ipv6
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.initiator import Dial, Target
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256
@@ -58,9 +58,9 @@ def scene(lab: Lab) -> Scene:
     return Scene(listener, friend, stranger, shared.ports[2], Capture(shared.ports[0]))
 
 
-def init(sender: Identity, listener: Listener, return_address: Address) -> bytes:
+def init(sender: Identity, listener: Listener, group: Address, return_address: Address) -> bytes:
     """Make the INIT of an honest initiator that asks for its answer at `return_address`."""
-    target = Target(0, pack_ipv4(listener.group(), 1024), return_address, 1472)
+    target = Target(0, group, return_address, 1472)
     dial = Dial(
         *(1, sender, PublicKey.parse(listener.key), [target]),
         timestamp=time.time_ns() // 1000,
@@ -115,26 +115,34 @@ def test_P3_the_largest_datagram_gets_no_datagram(scene: Scene) -> None:
     assert len({packet.destination for packet in scene.answers()}) == 1
 
 
-def test_R1_nothing_goes_to_a_unicast_address_but_the_source(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("transport", "pack", "nobody"), [("v4", pack_ipv4, "10.0.1.77"), ("v6", pack_ipv6, "2001:db8:1::77")]
+)
+def test_R1_nothing_goes_to_a_unicast_address_but_the_source(
+    lab: Lab, transport: str, pack: Callable[[str, int], Address], nobody: str
+) -> None:
     shared = one_switch(lab, 3)
     listening, friend, attacker = (Device(host) for host in shared.hosts)
-    victim_port, attacker_port = shared.ports[1:]
-    listener = listening.listen(*V4, "--allow", attacker.key, allow=friend.key)
-    scene = Scene(listener, friend, attacker, attacker_port, Capture(shared.ports[0]))
-    victim = pack_ipv4(victim_port.v4, 2000)
+    own, victim = (port.v4 if transport == "v4" else port.v6 for port in (shared.ports[2], shared.ports[1]))
+    options = ("--transport", transport)
+    listener = listening.listen(*options, "--allow", attacker.key, allow=friend.key)
+    scene = Scene(listener, friend, attacker, shared.ports[2], Capture(shared.ports[0]))
 
-    scene.knock(init(attacker.identity, listener, victim), source_port=2000)
-    scene.knock(init(attacker.identity, listener, victim), source="10.0.1.77", source_port=2000)
-    scene.check_alive()
+    def knock(return_address: Address, source: str) -> None:
+        group = pack(listener.group(), 1024)
+        scene.knock(init(attacker.identity, listener, group, return_address), source=source, source_port=2000)
+
+    for source in (own, nobody):
+        knock(pack(victim, 2000), source)
+    assert friend.ping(listener.key, *options).code == 0
     assert {packet.destination_port for packet in scene.answers()} == {1024}
 
-    # The same INIT with the source as its return address is answered, so it was the address that failed.
-    own = pack_ipv4(attacker_port.v4, 2001)
-    for number, address in enumerate((own, SOURCE_SEEN), start=1):
-        answered = Capture(attacker_port)
-        scene.knock(init(attacker.identity, listener, address), source_port=2001)
-        answered.wait_until(lambda packet: packet.destination_port == 2001)
-        to_attacker = [packet for packet in scene.answers() if packet.destination == attacker_port.v4]
+    # The same INIT is answered when its return address is the source, so it was the address that failed.
+    for number, address in enumerate((pack(own, 2000), SOURCE_SEEN), start=1):
+        answered = Capture(shared.ports[2])
+        knock(address, own)
+        answered.wait_until(lambda packet: packet.destination_port == 2000 and not packet.outgoing)
+        to_attacker = [packet for packet in scene.answers() if packet.destination == own]
         assert [len(packet.payload) for packet in to_attacker] == [156] * number
 
 
