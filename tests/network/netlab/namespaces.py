@@ -82,8 +82,8 @@ def unavailable() -> str | None:
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     if missing:
         return f"the network lab needs the packages {', '.join(missing)}"
-    if not Path("/proc/net/ip_mr_vif").exists():
-        return "the network lab needs a kernel with multicast routing (CONFIG_IP_MROUTE)"
+    if not all(Path("/proc/net", name).exists() for name in ("ip_mr_vif", "ip6_mr_vif")):
+        return "the network lab needs a kernel with IPv4 and IPv6 multicast routing (CONFIG_IP_MROUTE, CONFIG_IPV6_MROUTE)"
     try:
         with contextlib.closing(Namespace("trial")) as trial:
             trial.nft("add table inet trial")
