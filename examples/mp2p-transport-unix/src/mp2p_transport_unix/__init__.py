@@ -43,9 +43,9 @@ class UnixTransport:
     name = family = "unix"
     default = True  # the key alone gives the address
 
-    def __init__(self, folder: FilePath | None = None) -> None:
-        given = folder or FilePath(os.environ.get("MP2P_UNIX_FOLDER", "~/.mp2p-sockets"))
-        self._folder = given.expanduser().absolute()
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        given = folder or os.environ.get("MP2P_UNIX_FOLDER", "~/.mp2p-sockets")
+        self._folder = FilePath(given).expanduser().absolute()
 
     def parse_address(self, text: str) -> Address:
         """Read 36 hex digits."""
