@@ -44,7 +44,8 @@ _Ancillary: TypeAlias = tuple[int, int, bytes]
 _NO_PATH: Final = Path(bytes(20))
 _NOT_AS_TRAIN: Final = frozenset({errno.EINVAL, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT})
 
-_CUT: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
+# A plain number: "and" on the flags as socket has them takes longer than the rest of a read.
+_CUT: Final = int(getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0))
 
 
 class TrainReceiver:
