@@ -25,6 +25,7 @@ from mp2p_core.transport import Address, InterfaceStatus, Listen, Path, Reach, T
 from mp2p_transport_v4 import IPV4
 from mp2p_transport_v6 import IPV6
 from mp2p_udp import Features, MulticastTransport, UdpChannel, detect, list_interfaces, open_channel
+from mp2p_udp.options import IPV6_MTU_DISCOVER, IPV6_MULTICAST_ALL, PMTUDISC_PROBE
 
 pytestmark = [pytest.mark.network, pytest.mark.anyio]
 
@@ -267,21 +268,35 @@ async def test_a_full_queue_is_no_room(lab: Lab, opened: Open, transport: Multic
     assert sender.counters["unsent"] == 0
 
 
+@pytest.mark.parametrize("reach", [Reach.GLOBAL, Reach.LINK], ids=["global", "link"])
+@pytest.mark.parametrize("plain", [False, True], ids=["all features", "plain"])
 async def test_unicast_reaches_the_source_that_was_heard(
-    lab: Lab, opened: Open, transport: MulticastTransport
+    lab: Lab, opened: Open, transport: MulticastTransport, reach: Reach, plain: bool
 ) -> None:
-    ends = two_hosts(lab)
-    receiver = opened(ends.right, transport)
-    sender = opened(ends.left, transport)
-    wire = Capture(ends.left_port)
+    """Also the link-local source that IPv6 chooses for a group of link scope."""
+    lans = two_lans(lab)
+    features = Features(bind_to_group=True) if plain else None
+    receiver = opened(lans.host, transport, group(transport, reach), features=features)
+    sender = opened(lans.second, transport)
+    wire = Capture(lans.second.interfaces[0])
     sender.send(Train(Path(receiver.address), (b"knock",), 20))
     (heard,) = await take(receiver, 1)
     assert receiver.send(Train(Path(heard.path.remote, None, heard.path.interface), (b"answer",), 20))
-    wait_until(lambda: any(packet.payload == b"answer" for packet in wire.datagrams()), "the answer")
-    (answer,) = [packet for packet in wire.datagrams() if packet.payload == b"answer"]
+    wire.wait_for(b"answer")
+    (answer,) = [packet for packet in wire.datagrams(outgoing=False) if packet.payload == b"answer"]
     assert answer.destination == str(ip(heard.path.remote))
+    assert answer.destination.startswith("fe80") == (transport is IPV6 and reach is Reach.LINK)
     assert (answer.source_port, answer.destination_port, answer.hops) == (PORT, PORT, Reach.LINK.value)
-    assert not any(packet.payload == b"answer" for packet in wire.datagrams(outgoing=True))
+
+
+async def test_ipv6_socket_options_are_those_of_section_9(lab: Lab, opened: Open) -> None:
+    sock = opened(two_hosts(lab).left, IPV6, reach=Reach.SITE)._sock
+    level = socket.IPPROTO_IPV6
+    assert sock.getsockopt(level, socket.IPV6_V6ONLY) == 1
+    assert sock.getsockopt(level, socket.IPV6_MULTICAST_HOPS) == 32
+    assert sock.getsockopt(level, socket.IPV6_MULTICAST_LOOP) == 1
+    assert sock.getsockopt(level, IPV6_MULTICAST_ALL) == 0
+    assert sock.getsockopt(level, IPV6_MTU_DISCOVER) == PMTUDISC_PROBE
 
 
 # Which interfaces are used.
