@@ -139,6 +139,20 @@ class ConnectionTable:
                 return connection
         return None
 
+    def crossing(self, peer: PublicKey, now: float) -> Connection | None:
+        """Find a connection that the peer began, and of which it has not heard yet that it stands.
+
+        The peer would take our INIT for a call that crossed its own (see `overlapping`): we know better.
+        """
+        for connection in self._by_peer.get(peer.raw, ()):
+            session = connection.session
+            if (
+                not (session.initiator or session.heard_by_peer)
+                and now < session.opened_at + c.HALF_OPEN_LIFE
+            ):
+                return connection
+        return None
+
     def __iter__(self) -> Iterator[Connection]:
         """Yield every connection."""
         for held in self._by_peer.values():

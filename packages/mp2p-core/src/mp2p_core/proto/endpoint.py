@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
-_MAX_U16 = 0xFFFF
-
 
 class Endpoint:
     """All of one node's protocol state. Not thread-safe; one task drives it."""
@@ -99,7 +97,7 @@ class Endpoint:
 
     def add_channel(self, number: int, info: ChannelInfo) -> None:
         """Make a channel known under a number of the caller's choice."""
-        self._channels[number] = replace(info, max_payload=min(info.max_payload, _MAX_U16))
+        self._channels[number] = replace(info, max_payload=min(info.max_payload, 0xFFFF))
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -191,14 +189,17 @@ class Endpoint:
         """Begin to connect; `Connected` or `ConnectFailed` carries the number returned.
 
         `targets` are channel numbers with the peer's address there. `timestamp` is in microseconds since
-        1970 and should rise from call to call (section 4). Raises `UsageError` for the node's own key, and
-        when there is no target.
+        1970 and should rise from call to call (section 4). The connection is one that the peer began when
+        both call at once. Raises `UsageError` for the node's own key, and when there is no target.
         """
         if not targets:
             raise UsageError("nothing to connect to: give at least one address of the peer")
         if peer == self._identity.public:
             raise UsageError("this contact is the node's own key: a node does not connect to itself")
         self._dial_number += 1
+        if (connection := self._connections.crossing(peer, now)) is not None:
+            self._events.append(Connected(self._dial_number, connection))
+            return self._dial_number
         dial = Dial(
             self._dial_number, self._identity, peer,
             [

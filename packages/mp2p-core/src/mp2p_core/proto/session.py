@@ -70,8 +70,8 @@ class Session:
     __slots__ = (
         "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
         "_keys", "_messages", "_ping_wanted", "_pings", "_probed", "_sent", "_window", "answered_pings",
-        "began", "channel", "close_code", "close_reason", "connection", "handshake_time", "idle_timeout",
-        "initiator", "local_id", "max_payload", "opened_at", "packets_lost", "path", "peer", "queued",
+        "began", "channel", "close_code", "close_reason", "connection", "handshake_time", "heard_by_peer",
+        "idle_timeout", "initiator", "local_id", "max_payload", "opened_at", "packets_lost", "path", "peer", "queued",
         "received", "remote_id", "rtt", "state", "timestamp",
     )  # fmt: skip
 
@@ -107,6 +107,7 @@ class Session:
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
         self.opened_at = math.inf
         """When the peer's first packet came; later than everything until then."""
+        self.heard_by_peer = False
         self.connection: Connection | None = None
         self.queued: list[float] = []
         self.rtt = RoundTrip(rtt)
@@ -175,6 +176,8 @@ class Session:
             if self.state is SessionState.CLOSED:
                 return "data-unknown"
             if self.state in (SessionState.HALF_OPEN, SessionState.CONFIRMING):
+                # A responder asks in turn: it learns the round-trip time, and when the peer has heard it.
+                self._ping_wanted = self._ping_wanted or self.state is SessionState.HALF_OPEN
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
         self._heard = now
@@ -206,6 +209,7 @@ class Session:
     def _handle_frame_untrusted(self, frame: Frame, now: float) -> None:
         if isinstance(frame, Ack):
             acked = self._sent.acked_untrusted(frame, now)
+            self.heard_by_peer = True
             self.packets_lost += acked.lost
             if acked.rtt is not None:
                 self.rtt.add(acked.rtt, frame.delay)
