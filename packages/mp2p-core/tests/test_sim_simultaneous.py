@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,13 +12,23 @@ from mp2p_core.proto import addresses
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.endpoint import Endpoint
-from mp2p_core.proto.events import Accepted, Connected, ConnectionClosed, MessageReceived
+from mp2p_core.proto.events import Accepted, Connected, ConnectionClosed, MessageReceived, PingAnswered
+from mp2p_core.proto.frames import (
+    Close,
+    Frame,
+    Msg,
+    encode_ack,
+    encode_close,
+    encode_msg,
+    parse_frames_untrusted,
+)
 from mp2p_core.proto.identity import Identity
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, KeyPair, Suite, X25519KeyPair
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
-from mp2p_core.testing.simulation import AllowAll, Conditions, SimNode, Simulation
+from mp2p_core.testing.puppet import Bench, Puppet
+from mp2p_core.testing.simulation import AllowAll, Conditions, Datagram, SimNode, Simulation
 from mp2p_core.transport import Path, Reach, Train
 
 _shared: dict[tuple[bytes, bytes], bytes] = {}
@@ -43,13 +53,17 @@ SUITE = Suite(
     CHACHAPOLY_SHA256.name, CHACHAPOLY_SHA256.hash_name, CHACHAPOLY_SHA256.aead,
     key_pair=_remembered_pair, dh=_remembered_dh,
 )  # fmt: skip
-MESSAGES = 2
 
 
 @dataclass
 class Side:
-    """An endpoint whose application sends as soon as, and as often as, it can."""
+    """An endpoint whose application sends `messages`, one each time that something arrives.
 
+    It begins once it is connected, with the `first` arrival after that.
+    """
+
+    messages: int
+    first: int
     name: str
     identity: Identity
     endpoint: Endpoint
@@ -65,21 +79,21 @@ class Side:
 IDENTITIES = sorted((Identity.from_seed(bytes([n]) * 32) for n in (1, 2)), key=lambda who: who.public.raw)
 
 
-def make_side(name: str, identity: Identity, host: str) -> Side:
+def make_side(messages: int, first: int, name: str, identity: Identity, host: str) -> Side:
     group = addresses.derive_group_v4(identity.public.raw, Reach.GLOBAL, 1024)
     draw = random.Random(name).randbytes
     endpoint = Endpoint(identity, AllowAll(), now=0.0, random=draw, suite=SUITE)
     endpoint.add_channel(0, ChannelInfo(group, 1200, addresses.may_answer))
-    return Side(name, identity, endpoint, addresses.pack_ipv4(host, 1024), group)
+    return Side(messages, first, name, identity, endpoint, addresses.pack_ipv4(host, 1024), group)
 
 
 class Run:
     """Two sides that have both called, and what is under way between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: int, first: int) -> None:
         self.now = 0.0
-        self.small = make_side("small", IDENTITIES[0], "10.0.0.1")
-        self.large = make_side("large", IDENTITIES[1], "10.0.0.2")
+        self.small = make_side(messages, first, "small", IDENTITIES[0], "10.0.0.1")
+        self.large = make_side(messages, first, "large", IDENTITIES[1], "10.0.0.2")
         self.in_flight: list[tuple[Side, Side, bytes]] = []
         self.seen: dict[str, tuple[bytes, ...]] = {"small": (), "large": ()}
         for one, other in ((self.small, self.large), (self.large, self.small)):
@@ -99,7 +113,9 @@ class Run:
                 side.closed.append(event)
         for connection in side.connections:
             side.sessions.update(dict.fromkeys(connection.sessions))
-        if side.connections and side.sent < MESSAGES:
+        if side.connections and side.first > 0:
+            side.first -= 1
+        elif side.connections and side.sent < side.messages:
             side.sent += 1
             side.connections[0].send_message(f"{side.name} {side.sent}".encode())
             side.endpoint.flush(side.connections[0])
@@ -114,37 +130,64 @@ class Run:
         to.endpoint.receive(0, Train(Path(source.source, to.group, 1), (data,), len(data)), self.now)
         self.flush(to, source)
 
-    def state(self) -> tuple[tuple[bytes, ...], ...]:
-        """What each side saw, in its order, decides all that follows."""
-        return self.seen["small"], self.seen["large"]
 
+def all_orders(messages: int, first: int) -> Iterator[Run]:
+    """Yield a run for every way in which the datagrams can be ordered at each side.
 
-def all_orders() -> Iterator[Run]:
-    """Yield a run for every way in which the datagrams can be ordered at each side."""
+    What a side saw, in its order, decides what it does: so each such state is gone on from once.
+    """
     visited: set[tuple[tuple[bytes, ...], ...]] = set()
     stack: list[tuple[int, ...]] = [()]
     while stack:
         order = stack.pop()
-        run = Run()
+        run = Run(messages, first)
         for index in order:
             run.deliver(index)
-        if run.state() in visited:
-            continue
-        visited.add(run.state())
         if not run.in_flight:
             yield run
-        stack.extend((*order, index) for index in range(len(run.in_flight)))
+        for index, (_, to, data) in enumerate(run.in_flight):
+            seen = run.seen | {to.name: (*run.seen[to.name], data)}
+            state = seen["small"], seen["large"]
+            if state not in visited:
+                visited.add(state)
+                stack.append((*order, index))
 
 
-def test_H10_every_order_ends_in_one_session_and_loses_nothing() -> None:
-    runs = merged = closed = 0
-    for run in all_orders():
+def some_orders(messages: int, first: int, count: int) -> Iterator[Run]:
+    """Yield runs in which the next arrival is drawn at random."""
+    draw = random.Random("orders")
+    for _ in range(count):
+        run = Run(messages, first)
+        while run.in_flight:
+            run.deliver(draw.randrange(len(run.in_flight)))
+        yield run
+
+
+ALL = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("messages", "first", "orders"),
+    [
+        (1, 0, ALL),
+        (1, 1, 300),
+        (2, 0, 300),
+        pytest.param(1, 1, ALL, marks=pytest.mark.soak),
+        pytest.param(2, 0, ALL, marks=pytest.mark.soak),
+    ],
+)
+def test_H10_every_order_ends_in_one_session_and_loses_nothing(
+    messages: int, first: int, orders: int
+) -> None:
+    runs = merged = 0
+    chosen = all_orders(messages, first) if orders == ALL else some_orders(messages, first, orders)
+    for run in chosen:
         runs += 1
         for side, other in ((run.small, run.large), (run.large, run.small)):
             assert side.closed == []
             assert len(side.connections) == 1, "the application sees one connection"
             assert len(side.endpoint.connections()) == 1
-            assert sorted(side.heard) == [f"{other.name} {n + 1}".encode() for n in range(MESSAGES)]
+            assert sorted(side.heard) == [f"{other.name} {n + 1}".encode() for n in range(messages)]
             assert not [name for name in side.endpoint.counters if "forged" in name or "malformed" in name]
         (ours,), (theirs,) = run.small.connections, run.large.connections
         assert ours.session.handshake_hash == theirs.session.handshake_hash, "both send on the same session"
@@ -152,12 +195,153 @@ def test_H10_every_order_ends_in_one_session_and_loses_nothing() -> None:
         assert len(ours.sessions) == len(theirs.sessions) == 1
         if run.small.endpoint.counters["sessions-merged"]:
             merged += 1
-            preferred = ours.session
-            assert preferred.initiator, "the session begun by the smaller key is preferred"
-            spare = next(s for s in run.large.sessions if s.initiator)
+            assert ours.session.initiator, "the session begun by the smaller key is preferred"
+            spare = next(session for session in run.large.sessions if session.initiator)
             assert spare.close_code == c.CLOSE_SUPERSEDED
             assert spare.state in (SessionState.CLOSING, SessionState.DRAINING)
-            closed += 1
-    assert runs > 500
-    assert merged > 100
-    assert closed == merged
+    assert runs >= 60
+    assert merged > runs / 4
+
+
+def converged(one: SimNode, other: SimNode) -> bool:
+    ours, theirs = one.endpoint.connections(), other.endpoint.connections()
+    return (
+        len(ours) == len(theirs) == 1
+        and len(ours[0].sessions) == len(theirs[0].sessions) == 1
+        and ours[0].session.handshake_hash == theirs[0].session.handshake_hash
+        and ours[0].session.state is theirs[0].session.state is SessionState.OPEN
+    )
+
+
+def cross(seed: int) -> int:
+    """Have two nodes call each other at about the same time on a bad network; returns the sessions merged."""
+    sim = Simulation(seed, Conditions(loss=0.3, duplicate=0.2, jitter=0.3, delay=0.05))
+    one, other = sim.add_node("one"), sim.add_node("other")
+    sim.connect(one, other)
+    sim.run(sim.random.choice([0.0, 0.05, 0.2, 0.5]))
+    sim.connect(other, one)
+    assert sim.run_until(lambda: one.connected and other.connected, 20)
+    assert sim.run_until(lambda: converged(one, other), 60)
+    assert not one.closed + other.closed
+    assert one.connected[-1] is one.endpoint.connections()[0], "the caller holds what lives"
+    sim.conditions = Conditions()
+    for node in (one, other):
+        node.endpoint.connections()[0].send_message(b"hello")
+        node.endpoint.flush(node.endpoint.connections()[0])
+        sim.flush(node)
+    assert sim.run_until(lambda: one.messages and other.messages, 5)
+    return one.endpoint.counters["sessions-merged"]
+
+
+def test_H10_calls_that_cross_on_a_bad_network() -> None:
+    """Under loss a CLOSE may be lost as well; the session it named then goes when it has been idle."""
+    merged = 0
+    for seed in range(150):
+        try:
+            merged += cross(seed)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
+    assert merged > 20, "the seeds cross often enough to prove something"
+
+
+def crossed() -> tuple[Bench, Puppet, Puppet, Connection]:
+    """A node whose call was answered and who, before it heard more, was called by the same peer."""
+    bench = Bench(identity=IDENTITIES[1])
+    answering = Puppet(bench.key, identity=IDENTITIES[0], seed=1)
+    calling = Puppet(bench.key, identity=IDENTITIES[0], seed=2)
+    bench.feed(answering.resp(bench.dial(answering.key)))
+    (event,) = bench.events
+    assert isinstance(event, Connected)
+    (resp,) = bench.feed(calling.init())
+    calling.read_resp(resp.data)
+    bench.events.clear()
+    return bench, answering, calling, event.connection
+
+
+def opened(puppet: Puppet, datagrams: list[Datagram]) -> list[Frame]:
+    frames: list[Frame] = []
+    for datagram in datagrams:
+        if datagram.data[2:10] == puppet.receive_id:
+            frames += parse_frames_untrusted(puppet.open(datagram.data))
+    return frames
+
+
+def test_H10_what_is_queued_on_the_session_that_closes_goes_out_on_the_other() -> None:
+    bench, answering, calling, connection = crossed()
+    connection.send_message(b"queued")
+    number = connection.ping()
+    out = bench.feed(calling.seal(b"\x01"))
+    assert bench.events == [], "one connection, and it knows already"
+    assert Msg(b"queued") in opened(calling, out)
+    assert opened(answering, out) == [Close(c.CLOSE_SUPERSEDED, "both sides called at once")]
+    bench.feed(calling.seal(encode_ack([(0, 0)], 0.0)))
+    assert [event.ping for event in bench.events if isinstance(event, PingAnswered)] == [number]
+
+
+def test_H10_what_arrives_on_the_closed_session_is_delivered_once() -> None:
+    bench, answering, calling, connection = crossed()
+    bench.feed(calling.seal(b"\x01"))
+    late = answering.seal(encode_msg(b"late"))
+    bench.feed(late)
+    bench.feed(late)
+    assert bench.events == [MessageReceived(connection, b"late")]
+
+
+def test_H10_a_call_after_the_peer_was_heard_is_another_connection() -> None:
+    bench, answering, _, connection = crossed()
+    bench.feed(answering.seal(b"\x01"))
+    later = Puppet(bench.key, identity=IDENTITIES[0], seed=3)
+    bench.advance(0.001)
+    later.connect(bench)
+    (event,) = bench.events
+    assert isinstance(event, Accepted)
+    assert event.connection is not connection
+
+
+def test_H10_one_call_takes_in_one_session() -> None:
+    """Attack: answer one call with as many of one's own, to hold more sessions than a key may."""
+    bench, _, calling, _connection = crossed()
+    bench.feed(calling.seal(b"\x01"))
+    puppets = [
+        Puppet(bench.key, identity=IDENTITIES[0], seed=10 + n) for n in range(c.MAX_SESSIONS_PER_PEER + 5)
+    ]
+    for puppet in puppets:
+        bench.now += 0.2
+        puppet.connect(bench)
+    assert len(bench.endpoint.connections()) <= c.MAX_SESSIONS_PER_PEER
+    assert all(len(held.sessions) <= 2 for held in bench.endpoint.connections())
+
+
+@pytest.mark.parametrize("closed", ["answering", "calling"])
+def test_H10_the_peers_close_of_either_session_ends_the_connection(closed: str) -> None:
+    """A CLOSE that says 'superseded' may be lost; the next one must not leave a connection to nobody."""
+    bench = Bench(identity=IDENTITIES[0])  # the smaller key: the peer is to close the other session
+    puppets = {
+        "answering": Puppet(bench.key, identity=IDENTITIES[1], seed=1),
+        "calling": Puppet(bench.key, identity=IDENTITIES[1], seed=2),
+    }
+    bench.feed(puppets["answering"].resp(bench.dial(puppets["answering"].key)))
+    (resp,) = bench.feed(puppets["calling"].init())
+    puppets["calling"].read_resp(resp.data)
+    bench.feed(puppets["calling"].seal(b"\x01"))
+    (connection,) = bench.endpoint.connections()
+    assert len(connection.sessions) == 2
+    out = bench.feed(puppets[closed].seal(encode_close(0, "done")))
+    assert bench.events[-1] == ConnectionClosed(connection, 0, "done")
+    assert bench.endpoint.connections() == []
+    other = puppets["answering" if closed == "calling" else "calling"]
+    assert opened(other, out) == [Close(0, "")], "and the other session is closed as well"
+    bench.advance(2.0)
+    assert bench.endpoint.sizes()["sessions"] == 0
+
+
+def test_H10_the_peers_superseded_ends_one_session_only() -> None:
+    bench = Bench(identity=IDENTITIES[0])
+    answering, calling = (Puppet(bench.key, identity=IDENTITIES[1], seed=n) for n in (1, 2))
+    bench.feed(answering.resp(bench.dial(answering.key)))
+    (resp,) = bench.feed(calling.init())
+    calling.read_resp(resp.data)
+    bench.feed(calling.seal(b"\x01"))
+    bench.feed(calling.seal(encode_close(c.CLOSE_SUPERSEDED, "")))
+    (connection,) = bench.endpoint.connections()
+    assert [session.remote_id for session in connection.sessions] == [answering.receive_id]
