@@ -83,7 +83,7 @@ def unavailable() -> str | None:
     if missing:
         return f"the network lab needs the packages {', '.join(missing)}"
     if not all(Path("/proc/net", name).exists() for name in ("ip_mr_vif", "ip6_mr_vif")):
-        return "the network lab needs a kernel with IPv4 and IPv6 multicast routing (CONFIG_IP_MROUTE, CONFIG_IPV6_MROUTE)"
+        return "the network lab needs a kernel with IPv4 and IPv6 multicast routing (CONFIG_IP(V6)_MROUTE)"
     try:
         with contextlib.closing(Namespace("trial")) as trial:
             trial.nft("add table inet trial")
