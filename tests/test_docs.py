@@ -84,7 +84,6 @@ def test_there_is_something_to_check() -> None:
 def test_the_programs_of_the_documentation_run(program: Block, tmp_path: Path) -> None:
     """As they stand, in a folder of their own, with the examples installed."""
     assert program.language == "python"
-    compile(program.text, str(program.document), "exec")
     if "open_node(" in program.text and "Memory" not in program.text:
         # What a test sends stays on the loopback interface.
         for call in re.findall(r"open_node\(.*", program.text):
@@ -106,6 +105,16 @@ def test_the_programs_of_the_documentation_run(program: Block, tmp_path: Path) -
         check=False,
     )
     assert found.returncode == 0, f"{name_of(program)}:\n{found.stdout}{found.stderr}"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [each for each in ALL_BLOCKS if each.language == "python" and each not in EXCERPTS],
+    ids=name_of,
+)
+def test_python_in_the_documentation_is_python(block: Block) -> None:
+    """Also where it cannot run, because it waits for a peer."""
+    compile(block.text, str(block.document), "exec")
 
 
 @pytest.mark.parametrize("excerpt", EXCERPTS, ids=name_of)
