@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from mp2p_core.keyfile import load_or_create_identity
+
 PATIENCE = 30.0
 """Seconds after which something that should have happened counts as failed. Nothing is measured by it."""
 
@@ -108,6 +110,10 @@ class Command:
     def key(self, name: str) -> str:
         """Name a key file."""
         return str(self.home / f"{name}.key")
+
+    def public(self, name: str) -> str:
+        """Make a key file, if need be, and return the public key: what `mp2p id` shows, without a process."""
+        return str(load_or_create_identity(self.key(name)).public)
 
     def listen(
         self, *arguments: str, allow: str = "any", key: str = "listener"

@@ -43,8 +43,8 @@ def test_the_whole_story(mp2p: Any, parse_lines: Any) -> None:
     assert [(each["from"], each["to"]) for each in events["message"]] == [("bob", "alice"), ("alice", "bob")]
 
     seen = events["datagram"]
-    assert [each["size"] for each in seen if each["type"] == "INIT"] == [256]
-    assert [each["size"] for each in seen if each["type"] == "RESP"] == [156]
+    assert {each["size"] for each in seen if each["type"] == "INIT"} == {256}
+    assert {each["size"] for each in seen if each["type"] == "RESP"} == {156}
     assert {each["type"] for each in seen} == {"INIT", "RESP", "DATA"}
     assert {each["to"] for each in seen} == {"alice", "bob"}
     # The demo's claim, checked again from the bytes it printed.
@@ -159,3 +159,76 @@ def test_the_demo_fails_when_a_claim_does_not_hold(
     assert done.returncode == (5 if name == "no network" else 1), done.stdout + done.stderr
     assert words in error_of(done)["message"]
     assert "done" not in [json.loads(line)["event"] for line in done.stdout.splitlines()]
+
+
+NETWORK = """
+set -e
+sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_dad=0
+ip link set lo up
+ip link add here type veth peer name there
+ip link set there up
+ip link set here up
+ip addr add 2001:db8:1::1/64 dev here nodad
+exec "$@"
+"""
+
+
+def in_a_network(mp2p: Any, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo in a network namespace of its own, which ends with it."""
+    command = [
+        "unshare",
+        "--net",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        sys.executable,
+        "-m",
+        "mp2p",
+        "demo",
+        "--json",
+        *arguments,
+    ]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=mp2p.environment, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def namespaces() -> None:
+    probe = subprocess.run(["unshare", "--net", "ip", "link", "show"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("needs root and iproute2, for a network namespace")
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("namespaces")
+def test_all_transports(mp2p: Any, parse_lines: Any) -> None:
+    done = in_a_network(mp2p, NETWORK, "--all-transports")
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = parse_lines(done.stdout)
+    nodes = [event for event in events if event["event"] == "node"]
+    assert [node["transport"] for node in nodes] == ["v4", "v4", "v6", "v6", "v6-prefix", "v6-prefix"]
+    groups = [node["groups"][0] for node in nodes[::2]]
+    assert groups[1].startswith("v6:[ff1e:")
+    assert groups[2].startswith("v6:[ff3e:40:2001:db8:1:")
+    silences = [event for event in events if event["event"] == "silence"]
+    assert [silence["answers"] for silence in silences] == [0, 0, 0]
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("namespaces")
+def test_transports_that_have_no_network_are_skipped(mp2p: Any, parse_lines: Any) -> None:
+    done = in_a_network(mp2p, 'ip link set lo up; exec "$@"', "--all-transports")
+    assert done.returncode == 0, done.stderr
+    skipped = [event for event in parse_lines(done.stdout) if event["event"] == "skipped"]
+    assert [event["transport"] for event in skipped] == ["v6", "v6-prefix"]
+    assert all("interface" in event["reason"] for event in skipped)
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("namespaces")
+def test_a_machine_without_any_network(mp2p: Any, error_of: Any) -> None:
+    done = in_a_network(mp2p, 'exec "$@"')
+    assert done.returncode == 5
+    assert "lo: it is down" in error_of(done)["message"]

@@ -26,8 +26,7 @@ def test_one_message(mp2p: Any, parse_lines: Any) -> None:
     (taken,) = parse_lines(done.stdout)
     assert (taken["event"], taken["number"], taken["to"]) == ("taken", 1, first["key"])
     message = listener.event("message")
-    sender = parse_lines(mp2p.run("id", "--json", "--key", mp2p.key("sender")).stdout)[0]["key"]
-    assert (message["from"], message["text"]) == (sender, "hello there")
+    assert (message["from"], message["text"]) == (mp2p.public("sender"), "hello there")
     assert listener.errors() == ""
 
 
@@ -119,9 +118,6 @@ class TestAccess:
         done = mp2p.run("send", "--key", mp2p.key("sender"), *mp2p.LOCAL, "--timeout", "0.8", contact, "x")
         return int(done.returncode)
 
-    def sender(self, mp2p: Any) -> str:
-        return str(json.loads(mp2p.run("id", "--json", "--key", mp2p.key("sender")).stdout)["contact"])
-
     def test_nobody_by_default_and_it_says_so(self, mp2p: Any) -> None:
         listener = mp2p.start("listen", "--json", "--key", mp2p.key("listener"), *mp2p.LOCAL)
         contact = listener.event("listening")["contact"]
@@ -130,12 +126,12 @@ class TestAccess:
         assert "--allow" in json.loads(listener.errors())["warning"]["message"]
 
     def test_one_key(self, mp2p: Any) -> None:
-        listener, first = mp2p.listen(allow=self.sender(mp2p))
+        listener, first = mp2p.listen(allow=mp2p.public("sender"))
         assert self.send(mp2p, first["contact"]) == 0
         assert listener.event("message")["text"] == "x"
 
     def test_another_key(self, mp2p: Any, error_of: Any) -> None:
-        _, first = mp2p.listen(allow=self.sender(mp2p))
+        _, first = mp2p.listen(allow=mp2p.public("sender"))
         done = mp2p.run(
             "send",
             "--json",
@@ -156,7 +152,7 @@ class TestAccess:
     def test_contacts_by_name(self, mp2p: Any) -> None:
         mp2p.config.mkdir(parents=True)
         (mp2p.config / "contacts.toml").write_text(
-            f'[contacts]\n"the \\u001b[31mshed" = "{self.sender(mp2p)}"\n'
+            f'[contacts]\n"the \\u001b[31mshed" = "{mp2p.public("sender")}"\n'
         )
         listener, first = mp2p.listen(allow="contacts")
         assert self.send(mp2p, first["contact"]) == 0
@@ -173,8 +169,7 @@ class TestAccess:
 def test_the_key_of_somebody_else(mp2p: Any, error_of: Any) -> None:
     """The group is right and the key is not: whoever listens there stays silent."""
     _, first = mp2p.listen()
-    other = json.loads(mp2p.run("id", "--json", "--key", mp2p.key("other")).stdout)["key"]
-    contact = f"mp2p:{other}?at={first['groups'][0]}"
+    contact = f"mp2p:{mp2p.public('other')}?at={first['groups'][0]}"
     done = mp2p.run(
         "send", "--json", "--key", mp2p.key("sender"), *mp2p.LOCAL, "--timeout", "0.8", contact, "x"
     )
@@ -185,9 +180,8 @@ def test_the_key_of_somebody_else(mp2p: Any, error_of: Any) -> None:
 
 @pytest.mark.parametrize("command", [("send", "{}", "x"), ("ping", "{}")], ids=["send", "ping"])
 def test_ones_own_contact(mp2p: Any, command: tuple[str, ...], error_of: Any) -> None:
-    key = mp2p.key("sender")
-    own = json.loads(mp2p.run("id", "--json", "--key", key).stdout)["contact"]
-    done = mp2p.run(*(word.format(own) for word in command), "--json", "--key", key, *mp2p.LOCAL)
+    words = [word.format(mp2p.public("sender")) for word in command]
+    done = mp2p.run(*words, "--json", "--key", mp2p.key("sender"), *mp2p.LOCAL)
     assert done.returncode == 2
     assert "your own" in error_of(done)["message"]
 
@@ -216,7 +210,7 @@ class TestPing:
             assert word in done.stdout
 
     def test_nobody_there(self, mp2p: Any, error_of: Any) -> None:
-        nobody = json.loads(mp2p.run("id", "--json", "--key", mp2p.key("nobody")).stdout)["key"]
+        nobody = mp2p.public("nobody")
         done = mp2p.run(
             "ping", "--json", "--key", mp2p.key("pinger"), *mp2p.LOCAL, "--timeout", "0.7", nobody
         )
@@ -305,6 +299,12 @@ class TestLocalTrouble:
         assert done.returncode == 5
         assert error_of(done)["kind"] == "NoMulticast"
         assert "nosuch0" in error_of(done)["message"]
+
+    def test_one_interface_of_two_is_of_no_use(self, mp2p: Any) -> None:
+        listener = mp2p.start("listen", "--json", *mp2p.LOCAL, "--allow", "any", "--interface", "nosuch0")
+        listener.event("listening")
+        assert listener.end() == 130
+        assert "nosuch0" in json.loads(listener.errors())["warning"]["message"]
 
     def test_port_taken(self, mp2p: Any, error_of: Any) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unfriendly:

@@ -16,7 +16,7 @@ import pytest
 
 
 def good_key(mp2p: Any, name: str = "mine") -> Path:
-    assert mp2p.run("id", "--key", mp2p.key(name)).returncode == 0
+    assert mp2p.public(name)
     return Path(mp2p.key(name))
 
 
@@ -110,7 +110,7 @@ def test_K1_an_unsafe_key_file_is_refused(mp2p: Any, error_of: Any, spoil: Calla
 )
 def test_K1_by_every_command(mp2p: Any, error_of: Any, command: tuple[str, ...]) -> None:
     path = good_key(mp2p)
-    peer = json.loads(mp2p.run("id", "--json", "--key", mp2p.key("peer")).stdout)["contact"]
+    peer = mp2p.public("peer")
     readable(path)
     done = mp2p.run(*(word.format(peer) for word in command), "--json", "--key", str(path), *mp2p.LOCAL)
     assert done.returncode == 6, done.stderr

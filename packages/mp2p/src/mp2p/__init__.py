@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 import mp2p_core
-from mp2p.paths import default_key_path, prepare_default_key_path
+from mp2p.paths import default_key_path
 from mp2p_core import (
     AddressError,
     AuthRejected,
@@ -84,7 +84,7 @@ def open_node(
     `Identity.generate()`).
     """
     return mp2p_core.open_node(
-        prepare_default_key_path() if key is None else key,
+        default_key_path() if key is None else key,
         allow=allow,
         transports=transports,
         interfaces=interfaces,

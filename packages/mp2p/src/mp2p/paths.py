@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mp2p_core import KeyFileError
-
-__all__ = ["default_contacts_path", "default_key_path", "prepare_default_key_path"]
+__all__ = ["default_contacts_path", "default_key_path"]
 
 
 def default_key_path() -> Path:
@@ -23,15 +21,3 @@ def default_key_path() -> Path:
 def default_contacts_path() -> Path:
     """Return where this user's contacts are kept: `contacts.toml`, beside the key."""
     return default_key_path().with_name("contacts.toml")
-
-
-def prepare_default_key_path() -> Path:
-    """Return `default_key_path()` with its folder made. Raises `KeyFileError` when that fails."""
-    path = default_key_path()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KeyFileError(
-            f"the folder {path.parent} for your key cannot be made ({error.strerror}): name a key file elsewhere"
-        ) from error
-    return path

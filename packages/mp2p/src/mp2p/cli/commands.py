@@ -65,6 +65,8 @@ class _Commands(click.Group):
                 raise
             printer(as_json="--json" in words).fail(failure)
             code = failure.exit_code
+        if code == ExitCode.INTERRUPTED and sys.stderr.isatty():
+            sys.stderr.write("\n")  # the terminal has shown ^C and stands after it
         sys.exit(code or ExitCode.DONE)
 
 

@@ -10,7 +10,6 @@ import click
 import mp2p
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
-from mp2p.paths import prepare_default_key_path
 from mp2p_core.keyfile import load_or_create_identity
 from mp2p_core.opening import select
 from mp2p_core.proto.constants import DEFAULT_PORT
@@ -27,7 +26,7 @@ def show_identity(options: NodeOptions) -> int:
     Makes the key file if there is none. Opens no socket and sends nothing. What it shows is public: the
     secret never leaves the key file.
     """
-    path = options.key or prepare_default_key_path()
+    path = options.key or mp2p.default_key_path()
     made = not os.path.lexists(path)
     identity = load_or_create_identity(path)
     raw = identity.public.raw

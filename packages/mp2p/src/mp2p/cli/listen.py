@@ -86,8 +86,8 @@ async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey
         printer.emit(record, *lines)
         if allow == "nobody":
             printer.warn(
-                "nobody can reach this node yet: add --allow KEY for each peer (it prints its key with "
-                "`mp2p id`), --allow contacts, or --allow any"
+                "nobody can reach this node yet: add --allow KEY for each peer (`mp2p id` there shows it), "
+                "--allow contacts, or --allow any"
             )
         for name, reason in node.skipped:
             printer.warn(f"transport {name} is not in use: {reason}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,10 @@ class NodeOptions:
     timeout: float
     printer: Printer
 
-    @property
-    def key_path(self) -> Path:
-        """The key file in use."""
-        return self.key or mp2p.default_key_path()
-
-    def open_node(self, allow: Allow = "nobody") -> AbstractAsyncContextManager[mp2p.Node]:
-        """Open the node."""
-        return mp2p.open_node(
+    @asynccontextmanager
+    async def open_node(self, allow: Allow = "nobody") -> AsyncIterator[mp2p.Node]:
+        """Open the node, and warn of every interface asked for that is of no use."""
+        async with mp2p.open_node(
             self.key,
             allow=allow,
             transports=self.transports or None,
@@ -60,7 +56,14 @@ class NodeOptions:
             port=self.port,
             reach=self.reach,
             address=self.address,
-        )
+        ) as node:
+            for channel in node.status():
+                for interface in channel.interfaces:
+                    if interface.name in self.interfaces and not interface.joined:
+                        self.printer.warn(
+                            f"{channel.transport} does not use interface {interface.name}: {interface.detail}"
+                        )
+            yield node
 
     @asynccontextmanager
     async def connect(self, contact: mp2p.Contact) -> AsyncIterator[mp2p.Peer]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import anyio
 from anyio.abc import Process
@@ -28,13 +29,13 @@ _LONGEST_REPORT: Final = 1 << 20
 class Actor:
     """A process that takes orders and reports."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process, errors: IO[bytes]) -> None:
         self.name = name
         self._process = process
+        self._errors = errors
         assert process.stdout is not None
         self._reports = BufferedByteReceiveStream(process.stdout)
         self._unclaimed: list[dict[str, Any]] = []
-        self.errors = b""
 
     async def order(self, **order: object) -> None:
         """Tell the process what to do."""
@@ -68,14 +69,9 @@ class Actor:
 
     async def _failure(self) -> ClaimFailed:
         code = await self._process.wait()
-        words = self.errors.decode(errors="replace").strip().splitlines()
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip().splitlines()
         return ClaimFailed(f"{self.name} ended with exit code {code}: {words[-1] if words else 'no message'}")
-
-    async def read_errors(self) -> None:
-        """Collect what the process writes to standard error, for the message should it fail."""
-        assert self._process.stderr is not None
-        async for chunk in self._process.stderr:
-            self.errors = (self.errors + chunk)[-_LONGEST_REPORT:]
 
 
 @asynccontextmanager
@@ -86,21 +82,23 @@ async def start(name: str, role: str, transport: str) -> AsyncIterator[Actor]:
     (where the system knows such) so that Ctrl-C reaches the demo, which then ends its processes in order.
     """
     command = [sys.executable, *ACTORS, role, transport]
-    process = await anyio.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        async with anyio.create_task_group() as group:
-            actor = Actor(name, process)
-            group.start_soon(actor.read_errors)
-            yield actor
-            group.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            assert process.stdin is not None
-            await process.stdin.aclose()
-            with anyio.move_on_after(_GRACE):
-                await process.wait()
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
+    # A file takes what the process says to standard error, however much that is.
+    with tempfile.TemporaryFile() as errors:
+        process = await anyio.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+        try:
+            yield Actor(name, process, errors)
+        finally:
+            await _end(process)
+
+
+async def _end(process: Process) -> None:
+    assert process.stdin is not None
+    with anyio.CancelScope(shield=True):
+        await process.stdin.aclose()
+        with anyio.move_on_after(_GRACE):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+        await process.aclose()

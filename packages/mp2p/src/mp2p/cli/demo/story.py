@@ -20,7 +20,7 @@ _SHOWN: Final = 8  # datagrams
 _GLIMPSE: Final = 11  # bytes of each
 _SEALED_FROM: Final = {"INIT": 64, "RESP": 44, "DATA": 18}  # protocol sections 4 and 6
 _ORDER: Final = {"INIT": 1, "RESP": 2, "DATA": 3}
-_NAMES: Final = {"alice": "magenta", "bob": "blue"}
+_NAMES: Final = {"alice": "magenta", "bob": "yellow"}
 
 Facts = Mapping[str, Any]
 
@@ -51,8 +51,9 @@ async def tell(printer: Printer, *, all_transports: bool) -> int:
         [("All of this was checked as it happened.", "bold green"), f" It took {seconds:.1f} s."],
         [],
         ["Now between two machines:"],
-        [("  mp2p listen --allow any", "cyan"), "         on one: prints its contact"],
-        [("  mp2p send CONTACT hello", "cyan"), "         on the other"],
+        [("  mp2p id", "cyan"), "                   here, to see your key"],
+        [("  mp2p listen --allow KEY", "cyan"), "   there, with that key, to see the contact"],
+        [("  mp2p send CONTACT hello", "cyan"), "   here"],
     )
     return ExitCode.DONE
 
@@ -101,7 +102,8 @@ class _Scene:
             )
 
     async def _exchange(self, alice: Actor, bob: Actor, nodes: Mapping[str, Facts]) -> None:
-        self._heading("Bob calls alice, who lets in nobody but him")
+        known = "by her contact" if "?" in nodes["alice"]["contact"] else "knowing nothing but her key"
+        self._heading(f"Bob calls alice {known}; she lets in nobody but him")
         await alice.order(allow=nodes["bob"]["key"])
         await alice.expect("allowing")
         await bob.order(call=nodes["alice"]["contact"], text=_MESSAGE)

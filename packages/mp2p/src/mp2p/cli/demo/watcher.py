@@ -30,10 +30,11 @@ _TYPES: Final = {TYPE_INIT: "INIT", TYPE_RESP: "RESP", TYPE_COOKIE: "COOKIE", TY
 
 
 class Heard(NamedTuple):
-    """A datagram, and the group it came in on."""
+    """A datagram, the group it was sent to, and the interface it came in on."""
 
     group: str
     datagram: bytes
+    interface: int = 0
 
     @property
     def type(self) -> str:
@@ -53,10 +54,16 @@ class _Ear:
     async def listen(self) -> None:
         while True:
             for train in await self._channel.receive():
-                if len(self._heard) < _MOST_HEARD:
-                    self._heard.extend(Heard(self._group, bytes(datagram)) for datagram in train.datagrams())
+                for datagram in train.datagrams():
+                    self._hear(Heard(self._group, bytes(datagram), train.path.interface))
             self._news.set()
             self._news = anyio.Event()
+
+    def _hear(self, new: Heard) -> None:
+        # A node sends its INIT on each of its interfaces: heard on several, it still is one.
+        echo = any(one.datagram == new.datagram and one.interface != new.interface for one in self._heard)
+        if not echo and len(self._heard) < _MOST_HEARD:
+            self._heard.append(new)
 
     async def hears(self, datagram: bytes) -> bool:
         """Send `datagram` to the group and tell whether it is heard.
@@ -65,7 +72,7 @@ class _Ear:
         """
         self._channel.send(Train(Path(self._channel.address), [datagram], len(datagram)))
         with anyio.move_on_after(_CONTROL_WAIT):
-            while Heard(self._group, datagram) not in self._heard:
+            while not any((one.group, one.datagram) == (self._group, datagram) for one in self._heard):
                 await self._news.wait()
             return True
         return False
@@ -78,7 +85,7 @@ def contains(heard: Iterable[Heard], texts: Sequence[str]) -> bool:
         for text in texts
         for start in range(max(1, len(text.encode()) - _WINDOW + 1))
     }
-    return any(piece in datagram for _, datagram in heard for piece in pieces)
+    return any(piece in datagram for _, datagram, _ in heard for piece in pieces)
 
 
 async def watch(orders: Orders, name: str) -> None:
