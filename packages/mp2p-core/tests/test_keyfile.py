@@ -65,7 +65,7 @@ def report(error: BaseException) -> str:
         chain += [str(current), repr(current)]
         for frame in described.stack:
             if Path(frame.filename).name != Path(__file__).name:
-                chain.append(f"{frame.line} {frame.locals}")
+                chain += [str(frame.line), *(frame.locals or {}).values()]
         current = current.__cause__ or current.__context__
     return "\n".join(chain)
 
@@ -254,6 +254,17 @@ def generate_at_once(path: Path, how: str, count: int = 4) -> list[tuple[int, st
         output, _ = process.communicate(timeout=60)
         results.append((process.returncode, output.strip()))
     return results
+
+
+def test_K6_first_use_takes_the_key_of_whoever_was_faster(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+
+    def overtaken(size: int) -> bytes:
+        save_identity(path, IDENTITY)
+        return bytes(size)
+
+    assert load_or_create_identity(path, random=overtaken).public == IDENTITY.public
+    assert path.read_bytes() == TEXT
 
 
 def test_K6_of_several_generators_one_wins(tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ def test_P2_every_other_length_of_both_messages_is_noticed() -> None:
                 one.copy().read_message_untrusted((answer + bytes(40))[:size])
 
 
+def test_P2_a_short_message_without_a_key_exchange_is_noticed() -> None:
+    two = HandshakeState(NN, initiator=False, prologue=b"", e=b"2" * 32)
+    for size in range(32):
+        with pytest.raises(BadPacket, match="too short"):
+            two.copy().read_message_untrusted(bytes([9] * size))
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_P9_any_bytes_are_a_bad_packet(data: bytes, answering: bool) -> None:

@@ -67,6 +67,22 @@ def test_K5_mode_is_0600_and_new_folders_0700_whatever_the_umask(tmp_path: Path,
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@posix_only
+def test_K5_nobody_else_can_open_the_file_before_it_is_written(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(step: str) -> None:
+        if step == "write":
+            seen.extend(stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir())
+
+    old = os.umask(0)
+    try:
+        write_private_file(tmp_path / "file", b"data", overwrite=False, on_step=look)
+    finally:
+        os.umask(old)
+    assert seen == [0o600]
+
+
 def test_missing_file_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_private_file(tmp_path / "file", 10)

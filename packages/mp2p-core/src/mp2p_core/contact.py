@@ -85,8 +85,6 @@ class Contact:
         except BadKey as error:
             raise _refused(f"the key of this contact does not read: {error}") from None
         fields = query.split("&") if mark else []
-        if len(fields) > MAX_ADDRESSES:
-            raise _refused(f"a contact with {len(fields)} addresses, at most {MAX_ADDRESSES} are taken")
         return cls(key, tuple(_parse_field(field) for field in fields))
 
     def __str__(self) -> str:

@@ -140,9 +140,9 @@ def _write_new(temporary: Path, data: bytes, durable: bool, on_step: Callable[[s
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC | _BINARY
     descriptor = os.open(temporary, flags, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
+        on_step("write")
         if _POSIX:
             os.fchmod(descriptor, 0o600)  # a strict umask may have taken even the owner's bits
-        on_step("write")
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
