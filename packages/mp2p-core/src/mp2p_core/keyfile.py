@@ -21,12 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from mp2p_core.errors import KeyFileError
 from mp2p_core.private_files import quoted, read_private_file, write_private_file
@@ -139,12 +133,22 @@ def export_pem(identity: Identity) -> bytes:
 
     It holds the secret: write it with `write_private_file` only.
     """
+    # Here, because loading it takes a tenth of the time that importing all of mp2p takes.
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 (see above)
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
     key = Ed25519PrivateKey.from_private_bytes(identity.seed())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def import_pem(pem: bytes) -> Identity:
     """Read an identity from unencrypted PKCS#8 PEM. Raises `KeyFileError`."""
+    # As in export_pem.
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 (see there)
+
     reason = "this PEM text is damaged, or is no private key: export the key again as PKCS#8 PEM"
     try:
         key = load_pem_private_key(pem, password=None)
