@@ -272,7 +272,11 @@ class Session:
                     self._sent.sent(self._sent.next_number, tuple(self._pings), now)
                     self._pings.clear()
                 out.append(self._seal(plaintext))
-        if self._close_due and self._sent.next_number <= c.MAX_PACKET_NUMBER:
+        if (
+            self.state is SessionState.CLOSING
+            and self._close_due
+            and self._sent.next_number <= c.MAX_PACKET_NUMBER
+        ):
             self._close_due = False
             self._close_sent = now
             out.append(self._seal(encode_close(self.close_code, self.close_reason)))
