@@ -87,6 +87,10 @@ def test_L5_json_is_one_line_of_printable_ascii(record: dict[str, str]) -> None:
     assert json.loads(line) == record
 
 
+def test_L5_json_escapes_delete_too() -> None:
+    assert dump({"text": "\x7f\x9b\u202e"}) == '{"text": "\\u007f\\u009b\\u202e"}'
+
+
 def test_json_keeps_errors_off_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     out = printer(as_json=True)
     out.emit({"event": "x"}, ["for people"])
