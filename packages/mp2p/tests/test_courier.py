@@ -136,7 +136,8 @@ class Wire:
         what = self._arrived[0]
         if isinstance(what, Closed):
             raise what
-        return self._arrived.popleft()
+        self._arrived.popleft()
+        return what
 
 
 def link(fate: Callable[[], int] = lambda: 1) -> tuple[Wire, Wire]:

@@ -60,11 +60,12 @@ def test_L5_a_peers_text_cannot_speak_to_the_terminal(
     monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]
 ) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(sys, "stdout", stream())
+    terminal = stream()
+    monkeypatch.setattr(sys, "stdout", terminal)
     printer(as_json=False).emit(
         {}, [("na\x1b[31mme", "cyan"), "  ", "[red]te\u202ext\x07[/red]\nerror: forged"]
     )
-    out = sys.stdout.getvalue()  # type: ignore[attr-defined]  # one of ours
+    out = terminal.getvalue()
     assert "na\\x1b[31mme" in out
     assert "[red]te\\u202ext\\x07[/red]\\x0aerror: forged" in out
     assert out.count("\n") == 1
@@ -107,7 +108,8 @@ def test_json_keeps_errors_off_standard_output(capsys: pytest.CaptureFixture[str
 def test_results_are_not_wrapped_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
     contact = "mp2p:" + "a" * 52
     printer(as_json=False).emit({}, ["contact  ", (contact, "cyan")])
-    assert contact in sys.stdout.getvalue()  # type: ignore[attr-defined]  # one of ours
+    assert contact in terminal.getvalue()

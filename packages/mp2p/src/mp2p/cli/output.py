@@ -53,8 +53,7 @@ def _visible_character(character: str) -> str:
 
 def dump(record: Mapping[str, object]) -> str:
     """Write a record as one line of JSON, in ASCII and without control characters."""
-    # json leaves DEL alone, the one control character within ASCII's upper half.
-    return json.dumps(record).replace("\x7f", "\\u007f")
+    return json.dumps(record)
 
 
 class Printer(Protocol):
