@@ -86,7 +86,7 @@ HANDSHAKE_RATE: Final = 200.0
 """Noise messages worked on per second; one costs about 0.2 ms, so 4 % of a core at the limit."""
 HANDSHAKE_BURST: Final = 50.0
 UNDER_LOAD_BELOW: Final = 25.0
-"""Tokens left below which a cookie is asked for."""
+"""Tokens left, of handshakes or of answers, below which a cookie is asked for."""
 
 SOURCE_RATE: Final = 5.0
 """Handshakes a second per /24 or /64 once under load."""

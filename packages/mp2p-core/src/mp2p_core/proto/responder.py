@@ -143,7 +143,7 @@ class Responder:
         if (cached := self._answers.get(signed)) is not None and now - cached.at < c.ANSWER_CACHE_LIFE:  # 3
             return self._repeat(cached, path, now)
         proved = False
-        if self._handshakes.level(now) < c.UNDER_LOAD_BELOW:  # 4
+        if self._under_load(now):  # 4
             proved = self._jar.accepts(datagram, header, path.remote, now)
             if not proved:
                 return self._cookie(datagram, header, number, channel, path, now)
@@ -186,6 +186,10 @@ class Responder:
         return self._answer(
             noise, header, payload, peer, number, channel, answer_path, signed, busy=busy, now=now
         )  # 9
+
+    def _under_load(self, now: float) -> bool:
+        """Tell whether what is left, of work or of answers, is kept for those who prove their address."""
+        return min(self._handshakes.level(now), self._answers_all.level(now)) < c.UNDER_LOAD_BELOW
 
     def _repeat(self, cached: _Cached, path: Path, now: float) -> Answer:
         """Send the same bytes to the same address, on the interface where the INIT was heard this time.
