@@ -253,6 +253,7 @@ class Node:
             elif isinstance(event, Connected):
                 # Whoever asked has been cancelled in the meantime.
                 self._endpoint.close(event.connection, 0, "", self._clock())
+                self._flush()
         when = self._endpoint.timeout()
         if when is not None and when < self._sleeping_until:
             self._sleeping_until = when

@@ -15,7 +15,7 @@ through one. Nothing here may do I/O, and this module imports nothing of mp2p bu
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -91,15 +91,13 @@ class Train(NamedTuple):
     buffers: Sequence[bytes]
     segment_size: int
 
-    def datagrams(self) -> Iterator[bytes]:
-        """Yield the datagrams one by one, in order."""
-        size = self.segment_size
-        whole = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
+    def datagrams(self) -> Sequence[bytes]:
+        """Return the datagrams, in order."""
+        buffers, size = self.buffers, self.segment_size
+        whole = buffers[0] if len(buffers) == 1 else b"".join(buffers)
         if len(whole) <= size:
-            yield whole
-            return
-        for start in range(0, len(whole), size):
-            yield whole[start : start + size]
+            return (whole,)
+        return [whole[start : start + size] for start in range(0, len(whole), size)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ class SentLog:
                 record = self._sent.pop(number)
                 if number == largest:
                     rtt = now - record.at
-                pings.extend((ping, now - record.at) for ping in record.pings)
+                if record.pings:
+                    pings.extend((ping, now - record.at) for ping in record.pings)
             elif number <= largest - c.LOSS_THRESHOLD:
                 del self._sent[number]
                 lost += 1

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from mp2p_core.proto.identity import Identity, PublicKey
 
 __all__ = ["Endpoint"]
+
+_DATA: Final = c.TYPE_DATA
+_INIT: Final = c.TYPE_INIT
 
 
 class Endpoint:
@@ -75,7 +78,7 @@ class Endpoint:
         self._timers: Timers[Session | Dial] = Timers()
         self._outgoing: deque[Outgoing] = deque()
         self._dirty: dict[Session, None] = {}
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._counters: defaultdict[str, int] = defaultdict(int)
 
     @property
@@ -103,18 +106,17 @@ class Endpoint:
 
     def receive(self, channel: int, train: Train, now: float) -> None:
         """Take in datagrams. Never raises for their content."""
-        path = train.path
-        sessions = self._sessions
-        screen = self._responder.screen_untrusted
-        for datagram in train.datagrams():
+        path, buffers, size = train
+        alone = len(buffers) == 1 and len(buffers[0]) <= size
+        for datagram in buffers if alone else train.datagrams():
             kind = datagram[0] if datagram else 0
-            if kind == c.TYPE_DATA:
-                session = sessions.get(datagram[2:10])
+            if kind == _DATA:
+                session = self._sessions.get(datagram[2:10])
                 if session is None:
                     self._counters["data-unknown"] += 1
                 else:
                     self._receive_data(session, datagram, path, now)
-            elif kind == c.TYPE_INIT and (refusal := screen(datagram)) is not None:
+            elif kind == _INIT and (refusal := self._responder.screen_untrusted(datagram)) is not None:
                 self._counters[refusal] += 1
             else:
                 try:
@@ -136,13 +138,15 @@ class Endpoint:
             self._deliver(session)
         if changed:
             self._after_change(session, now)
-        self._touch(session)
+        self._touch(session, now)
 
     def _deliver(self, session: Session) -> None:
         connection = session.connection
         if connection is not None and connection.closed is None:
-            self._events.extend(MessageReceived(connection, data) for data in session.received)
-            self._events.extend(PingAnswered(connection, n, rtt) for n, rtt in session.answered_pings)
+            for data in session.received:
+                self._events.append(MessageReceived(connection, data))
+            for number, rtt in session.answered_pings:
+                self._events.append(PingAnswered(connection, number, rtt))
         session.received.clear()
         session.answered_pings.clear()
 
@@ -251,7 +255,7 @@ class Endpoint:
         self._connections.add(connection)
         self._counters["sessions-connected"] += 1
         self._events.append(Connected(dial.number, connection))
-        self._touch(session)
+        self._touch(session, now)
 
     def _add_half_open(self, session: Session) -> None:
         table = self._half_open
@@ -294,13 +298,14 @@ class Endpoint:
             spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
             self._after_change(spare, now)
         for either in (spare, connection.session):
-            self._touch(either)
+            self._touch(either, now)
 
     # --- sessions -----------------------------------------------------------------------------------
 
-    def _touch(self, session: Session) -> None:
+    def _touch(self, session: Session, now: float) -> None:
         """Look at a session again: it may have something to send, or an earlier deadline."""
-        self._dirty[session] = None
+        if session.wants_to_send(now):
+            self._dirty[session] = None
         self._timers.schedule(session)
 
     def _after_change(self, session: Session, now: float) -> None:
@@ -312,7 +317,7 @@ class Endpoint:
             if connection.drop(session):
                 for other in connection.sessions:
                     other.close(c.CLOSE_DONE, "", now)
-                    self._touch(other)
+                    self._touch(other, now)
                 self._events.append(ConnectionClosed(connection, session.close_code, session.close_reason))
             if connection.closed is not None:
                 self._connections.remove(connection)
@@ -332,7 +337,7 @@ class Endpoint:
             sessions = list(connection.sessions)
             connection.close(code, reason, now)
             for session in sessions:
-                self._touch(session)
+                self._touch(session, now)
             self._connections.remove(connection)
             self._events.append(ConnectionClosed(connection, code, reason))
 
@@ -346,19 +351,23 @@ class Endpoint:
 
     # --- out ----------------------------------------------------------------------------------------
 
-    def transmits(self, now: float) -> Iterator[Transmit]:
-        """Yield what is to be sent, as trains. Sealing happens here; each datagram comes out once."""
+    def transmits(self, now: float) -> list[Transmit]:
+        """Return what is to be sent, as trains. Sealing happens here; each datagram comes out once."""
+        out: list[Transmit] = []
         while self._outgoing:
             channel, path, datagram = self._outgoing.popleft()
-            yield Transmit(channel, Train(path, (datagram,), len(datagram)))
+            out.append(Transmit(channel, Train(path, (datagram,), len(datagram))))
         while self._dirty:
             session, _ = self._dirty.popitem()
             before = session.state
             packets = session.packets(now)
             if session.state is not before:
                 self._after_change(session, now)
-            for train in trains(session.path, packets):
-                yield Transmit(session.channel, train)
+            if len(packets) == 1:
+                out.append(Transmit(session.channel, Train(session.path, packets, len(packets[0]))))
+            else:
+                out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
+        return out
 
     def timeout(self) -> float | None:
         """Return when `handle_timeout` is due, on the clock of `now`; None when nothing waits."""
@@ -375,7 +384,7 @@ class Endpoint:
             if item.state is not before:
                 self._after_change(item, now)
             if item.state is not SessionState.CLOSED:
-                self._touch(item)
+                self._touch(item, now)
 
     def _dial_due(self, dial: Dial, now: float) -> None:
         if dial.number not in self._dials:
@@ -386,10 +395,12 @@ class Endpoint:
         self._end_dial(dial)
         self._events.append(ConnectFailed(dial.number, dial.stage.text, None))
 
-    def events(self) -> Iterator[Event]:
-        """Yield what happened since the last call, in order."""
-        while self._events:
-            yield self._events.popleft()
+    def events(self) -> Sequence[Event]:
+        """Return what happened since the last call, in order."""
+        happened = self._events
+        if happened:
+            self._events = []
+        return happened
 
 
 def _counter(kind: int, reason: str) -> str:

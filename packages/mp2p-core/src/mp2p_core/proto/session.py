@@ -69,10 +69,10 @@ class Session:
 
     __slots__ = (
         "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
-        "_keys", "_messages", "_ping_wanted", "_pings", "_probed", "_sent", "_window", "answered_pings",
-        "began", "channel", "close_code", "close_reason", "connection", "handshake_time", "heard_by_peer",
-        "idle_timeout", "initiator", "local_id", "max_payload", "opened_at", "packets_lost", "path", "peer", "queued",
-        "received", "remote_id", "rtt", "state", "timestamp",
+        "_keys", "_messages", "_open", "_ping_wanted", "_pings", "_probed", "_seal", "_sent", "_window",
+        "answered_pings", "began", "channel", "close_code", "close_reason", "connection", "handshake_time",
+        "heard_by_peer", "idle_timeout", "initiator", "local_id", "max_payload", "opened_at", "packets_lost",
+        "path", "peer", "queued", "received", "remote_id", "rtt", "state", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +117,8 @@ class Session:
         self.close_code = c.CLOSE_DONE
         self.close_reason = ""
         self._keys = keys
+        self._open = keys.receive.decrypt
+        self._seal = keys.send.encrypt
         self._window = ReplayWindow()
         self._acks = AckSender()
         self._sent = SentLog(first_number)
@@ -165,9 +167,7 @@ class Session:
         if number > c.MAX_PACKET_NUMBER or not window.is_new(number):
             return "data-replayed"
         try:
-            payload = self._keys.receive.decrypt(
-                nonce_little_endian(number), datagram[_HEADER_END:], datagram[:_HEADER_END]
-            )
+            payload = self._open(nonce_little_endian(number), datagram[_HEADER_END:], datagram[:_HEADER_END])
         except InvalidTag:
             return "data-forged"
         highest = window.highest
@@ -262,16 +262,16 @@ class Session:
         """Seal everything that is waiting, into as few packets as it fits."""
         out: list[bytes] = []
         if self.state in _LIVE:
-            while (filled := self._fill(now)) is not None:
+            while self._messages or self._ping_wanted or self._acks.due(now):
                 if self._sent.next_number == c.MAX_PACKET_NUMBER:
                     # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                     self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
                     break
-                plaintext, eliciting = filled
+                plaintext, eliciting = self._fill(now)
                 if eliciting:
                     self._sent.sent(self._sent.next_number, tuple(self._pings), now)
                     self._pings.clear()
-                out.append(self._seal(plaintext))
+                out.append(self._packet(plaintext))
         if (
             self.state is SessionState.CLOSING
             and self._close_due
@@ -279,14 +279,12 @@ class Session:
         ):
             self._close_due = False
             self._close_sent = now
-            out.append(self._seal(encode_close(self.close_code, self.close_reason)))
+            out.append(self._packet(encode_close(self.close_code, self.close_reason)))
         return out
 
-    def _fill(self, now: float) -> tuple[bytes, bool] | None:
-        """Collect the frames of one packet, and whether they elicit an ACK. None when nothing has to go out."""
+    def _fill(self, now: float) -> tuple[bytes, bool]:
+        """Collect the frames of one packet, and whether they elicit an ACK."""
         messages = self._messages
-        if not (messages or self._ping_wanted or self._acks.due(now)):
-            return None
         frames: list[bytes] = []
         room = self.max_payload - _OVERHEAD
         if self._acks.wanted:
@@ -304,11 +302,15 @@ class Session:
             eliciting = True
         return (frames[0] if len(frames) == 1 else b"".join(frames)), eliciting
 
-    def _seal(self, plaintext: bytes) -> bytes:
+    def _packet(self, plaintext: bytes) -> bytes:
         number = self._sent.next_number
         self._sent.next_number = number + 1
         header = data_header(self.remote_id, number)
-        return header + self._keys.send.encrypt(nonce_little_endian(number), plaintext, header)
+        return header + self._seal(nonce_little_endian(number), plaintext, header)
+
+    def wants_to_send(self, now: float) -> bool:
+        """Tell whether `packets` would return any."""
+        return bool(self._messages) or self._ping_wanted or self._close_due or self._acks.due(now)
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -316,9 +318,9 @@ class Session:
         """Return when `packets` or `handle_timeout` is due."""
         state = self.state
         if state is _OPEN:
-            due = min(self._probe_at(), self._heard + self.idle_timeout)
+            # An ACK that waits is due within 25 ms; what else may be due before can wait so long.
             acks = self._acks.deadline
-            return due if acks is None or due < acks else acks
+            return min(self._probe_at(), self._heard + self.idle_timeout) if acks is None else acks
         if state is SessionState.CONFIRMING:
             return self._confirm_at
         if state is SessionState.HALF_OPEN:
