@@ -56,7 +56,7 @@ class UdpChannel:
         self._skipped = choice.skipped
         self._receiver = TrainReceiver(sock, family, listen.address, features)
         self._sender = TrainSender(sock, family, features)
-        self._reader = Reader(sock, self._receiver.read)
+        self._reader = Reader(sock, self._receiver.read_some)
         self._targets: dict[tuple[Address, int], SocketAddress] = {}
         self._host_only = listen.reach is Reach.HOST
         self._own_hosts = own_hosts

@@ -35,6 +35,8 @@ _RECEIVE_SIZE: Final = 65535
 
 # Reads for one wake-up: bounds how long the event loop waits, and memory, at 2 MiB.
 _READS_PER_WAKE: Final = 32
+# Wake-ups that found all they looked for, after which the next one looks for twice as much.
+_FULL_WAKES: Final = 8
 # Bounds what forged sources can make this remember; a flood costs lookups, not memory.
 _MAX_PATHS: Final = 1024
 
@@ -62,6 +64,8 @@ class TrainReceiver:
             space = socket.CMSG_SPACE(family.pktinfo_size) + socket.CMSG_SPACE(_INT.size)
         self._space = space
         self._paths: dict[tuple[object, bytes], Path | None] = {}
+        self._calls = 1
+        self._full_wakes = 0
         self.foreign = 0
         """Datagrams for another group or address that the kernel handed over all the same."""
         self.truncated = 0
@@ -69,15 +73,31 @@ class TrainReceiver:
         self.errors = 0
         """Calls that failed for a reason other than an empty queue."""
 
-    def read(self) -> list[Train]:
-        """Read what is there, at most 32 calls' worth, in order. Never blocks; empty when nothing is."""
+    def read_some(self) -> list[Train]:
+        """Read what is there, but look for no more than was there lately.
+
+        The call that finds the queue empty, and raises, takes as long as the one that finds a datagram. So
+        this looks for what the last wake-up found, and for more when that keeps being there; what it
+        leaves behind wakes the event loop again.
+        """
+        trains = self.read(self._calls)
+        if len(trains) < self._calls:
+            self._calls, self._full_wakes = max(len(trains), 1), 0
+        else:
+            self._full_wakes += 1
+            if self._full_wakes == _FULL_WAKES:
+                self._calls, self._full_wakes = min(2 * self._calls, _READS_PER_WAKE), 0
+        return trains
+
+    def read(self, calls: int = _READS_PER_WAKE) -> list[Train]:
+        """Read what is there with so many calls at most, in order. Never blocks; empty when nothing is."""
         if not self._features.recvmsg:
-            return self._read_plain()
+            return self._read_plain(calls)
         trains: list[Train] = []
         paths = self._paths
         recvmsg = self._sock.recvmsg
         space = self._space
-        for _ in range(_READS_PER_WAKE):
+        for _ in range(calls):
             try:
                 data, ancillary, flags, source = recvmsg(_RECEIVE_SIZE, space)
             except (BlockingIOError, InterruptedError):
@@ -105,9 +125,9 @@ class TrainReceiver:
                 trains.append(Train(path, (data,), size))
         return trains
 
-    def _read_plain(self) -> list[Train]:
+    def _read_plain(self, calls: int) -> list[Train]:
         trains: list[Train] = []
-        for _ in range(_READS_PER_WAKE):
+        for _ in range(calls):
             try:
                 data, source = self._sock.recvfrom(_RECEIVE_SIZE)
             except (BlockingIOError, InterruptedError):
@@ -175,9 +195,7 @@ class TrainSender:
         total = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         if total <= size:
             refused = self._call(buffers, ancillary, target)
-            if refused:
-                return _lost(member, refused, 1)
-            return True
+            return not refused or _lost(member, refused, 1)
         if not self._features.segment or not member.segment or size > MAX_DATAGRAM_SIZE // 2:
             return self._send_singly(member, train.datagrams(), ancillary, target)
         ancillary = [*ancillary, (IPPROTO_UDP, UDP_SEGMENT or 0, _UINT16.pack(size))]
