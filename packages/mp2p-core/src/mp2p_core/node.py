@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType, TracebackType
 
 import anyio
@@ -34,7 +35,8 @@ from mp2p_core.proto.events import (
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.transport import InterfaceStatus, Reach, Transport
+from mp2p_core.transport import InterfaceStatus, PushingChannel, Reach, Train, Transport
+from mp2p_core.waiting import signal_maker
 
 __all__ = ["ChannelStatus", "Node", "open_node"]
 
@@ -80,6 +82,7 @@ class Node:
         self._accepted: deque[Peer] = deque()
         self._accept_waiters: deque[anyio.Event] = deque()
         self._dialing: dict[int, _Dialing] = {}
+        self._make_signal = signal_maker()
         self._wake = anyio.Event()
         self._sleeping_until = float("inf")
         self._closed = False
@@ -204,15 +207,21 @@ class Node:
     async def receive_forever(self, number: int) -> None:
         """Feed the endpoint from one channel until it is closed."""
         channel = self._opened.channels[number].channel
+        if isinstance(channel, PushingChannel):
+            await channel.push(partial(self._take_in, number))
+            return
         while True:
             try:
                 trains = await channel.receive()
             except anyio.ClosedResourceError:
                 return
-            now = self._clock()
-            for train in trains:
-                self._endpoint.receive(number, train, now)
-            self._flush()
+            self._take_in(number, trains)
+
+    def _take_in(self, number: int, trains: Sequence[Train]) -> None:
+        now = self._clock()
+        for train in trains:
+            self._endpoint.receive(number, train, now)
+        self._flush()
 
     async def keep_time(self) -> None:
         """Call the endpoint whenever it is due."""
@@ -263,7 +272,11 @@ class Node:
         peer = self._peers.get(connection)
         if peer is None:
             peer = self._peers[connection] = Peer(
-                connection, flush=self._flush_one, close=self._close_one, describe=self._describe
+                connection,
+                flush=self._flush_one,
+                close=self._close_one,
+                describe=self._describe,
+                make_signal=self._make_signal,
             )
         return peer
 

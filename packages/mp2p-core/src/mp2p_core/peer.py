@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from mp2p_core.errors import Closed
 from mp2p_core.proto.constants import MAX_QUEUED_MESSAGES
+from mp2p_core.waiting import Signal
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
@@ -34,13 +35,15 @@ class Peer:
         flush: Callable[[Connection], None],
         close: Callable[[Connection, int, str], None],
         describe: Callable[[Connection], str],
+        make_signal: Callable[[], Signal],
     ) -> None:
         self._connection = connection
         self._flush = flush
         self._close = close
         self._describe = describe
+        self._make_signal = make_signal
         self._inbox: deque[bytes] = deque()
-        self._waiting: anyio.Event | None = None
+        self._waiting: Signal | None = None
         self._pings: dict[int, tuple[anyio.Event, list[float]]] = {}
         self._sends = 0
         self.dropped = 0
@@ -99,7 +102,7 @@ class Peer:
             self._connection.check_open()
             if self._waiting is not None:
                 raise anyio.BusyResourceError("receiving a datagram from")
-            self._waiting = anyio.Event()
+            self._waiting = self._make_signal()
             try:
                 await self._waiting.wait()
             finally:

@@ -30,6 +30,7 @@ __all__ = [
     "InterfaceStatus",
     "Listen",
     "Path",
+    "PushingChannel",
     "RandomBytes",
     "Reach",
     "Train",
@@ -151,6 +152,22 @@ class Channel(Protocol):
 
     def status(self) -> Sequence[InterfaceStatus]:
         """Say what became of each interface, also of those that were not used."""
+
+
+@runtime_checkable
+class PushingChannel(Channel, Protocol):
+    """A channel that can also hand over by itself. Optional: `receive` alone is a complete channel.
+
+    It saves waking a task for every datagram that comes alone, so it is worth having for a channel on
+    sockets, which the event loop calls anyway.
+    """
+
+    async def push(self, deliver: Callable[[Sequence[Train]], None]) -> None:
+        """Call `deliver` with one or more trains whenever some have arrived, until the channel is closed.
+
+        In place of `receive`. `deliver` does not block; what it raises is raised here. Cancelling loses
+        nothing.
+        """
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from mp2p_core.errors import AddressError, NoMulticast, PortTaken
@@ -119,6 +119,13 @@ class UdpChannel:
         Raises `anyio.BusyResourceError` when another task waits already.
         """
         return await self._reader.receive()
+
+    async def push(self, deliver: Callable[[Sequence[Train]], None]) -> None:
+        """Hand over datagrams as they come, until closed (contract).
+
+        Raises `anyio.BusyResourceError` when another task waits already.
+        """
+        await self._reader.push(deliver)
 
     async def aclose(self) -> None:
         """Leave the group, release the socket, and end a waiting `receive`."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -29,19 +31,20 @@ class Reader:
     """Hands over what `read` finds on a socket, to one task at a time.
 
     `read` must not block, and returns an empty list when nothing is there. It takes datagrams from the
-    socket only when they can be kept, so a cancelled `receive` loses none.
+    socket only when they can be kept or delivered, so a cancelled `receive` or `push` loses none.
     """
 
     def __init__(self, sock: socket.socket, read: Callable[[], list[Train]]) -> None:
         self._sock = sock
         self._read = read
         self._kept: list[Train] = []
+        self._deliver: Callable[[list[Train]], None] | None = None
         self._receiving = False
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching = False
         self._waiter: asyncio.Future[None] | None = None
-        self._watchable = True
+        self._watchable: bool | None = None
 
     async def receive(self) -> list[Train]:
         """Wait for at least one train.
@@ -51,25 +54,36 @@ class Reader:
         """
         if self._closed:
             raise anyio.ClosedResourceError
-        if self._receiving:
-            raise anyio.BusyResourceError("receiving from")
-        self._receiving = True
-        try:
+        with self._alone():
             if self._kept:
                 await checkpoint_if_cancelled()
-            elif self._watchable and _on_asyncio():
-                await self._wait_watching()
             else:
-                await self._wait_once()
-        finally:
-            self._receiving = False
+                await self._wait()
         if self._closed:
             raise anyio.ClosedResourceError
         kept, self._kept = self._kept, []
         return kept
 
+    async def push(self, deliver: Callable[[list[Train]], None]) -> None:
+        """Call `deliver` with at least one train whenever there is one, until closed.
+
+        Where the event loop watches the socket, it makes the call: no task has to be woken. Raises what
+        `deliver` raises, and `anyio.BusyResourceError` when another task waits already.
+        """
+        with self._alone():
+            while not self._closed:
+                if self._kept:
+                    kept, self._kept = self._kept, []
+                    deliver(kept)
+                    continue
+                self._deliver = deliver
+                try:
+                    await self._wait()
+                finally:
+                    self._deliver = None
+
     def close(self) -> None:
-        """Stop reading and end a waiting `receive`. Call this before closing the socket."""
+        """Stop reading and end a waiting `receive` or `push`. Call this before closing the socket."""
         if self._closed:
             return
         self._closed = True
@@ -80,9 +94,31 @@ class Reader:
         elif self._receiving:
             anyio.notify_closing(self._sock)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            yield
+        finally:
+            self._receiving = False
+
+    async def _wait(self) -> None:
+        """Wait until something is kept, or until closed."""
+        if self._watchable is None:
+            self._watchable = _on_asyncio()
+        if self._watchable:
+            await self._wait_watching()
+        else:
+            await self._wait_once()
+
     async def _wait_once(self) -> None:
         while not self._kept:
-            await anyio.wait_readable(self._sock)
+            try:
+                await anyio.wait_readable(self._sock)
+            except anyio.ClosedResourceError:
+                return
             if self._closed:
                 return
             self._kept = self._read()
@@ -105,12 +141,25 @@ class Reader:
             self._waiter = None
 
     def _on_readable(self) -> None:
+        if self._deliver is not None:
+            self._hand_over(self._deliver)
+            return
         if len(self._kept) >= _MAX_KEPT:
             self._unwatch()
             return
         self._kept += self._read()
         if self._kept and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _hand_over(self, deliver: Callable[[list[Train]], None]) -> None:
+        try:
+            if trains := self._read():
+                deliver(trains)
+        finally:
+            # What is raised here ends in a log of the event loop. It is for whoever waits in `push`.
+            error = sys.exception()
+            if error is not None and self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
 
     def _unwatch(self) -> None:
         if self._watching and self._loop is not None:

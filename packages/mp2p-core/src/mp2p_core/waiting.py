@@ -1,0 +1,50 @@
+"""Let one task wait for a word from another: `anyio.Event`, or on asyncio the one future inside it.
+
+An application that waits for each message waits often. Making, awaiting and setting an event passes through
+anyio's layer and asyncio's, and takes as long again as the turn of the event loop that it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+import anyio
+
+__all__ = ["Signal", "signal_maker"]
+
+
+class Signal(Protocol):
+    """What one task waits for, once."""
+
+    def set(self) -> object:
+        """Wake the task, now or when it comes to wait. May be called again."""
+
+    def wait(self) -> Awaitable[None]:
+        """Return what the task awaits."""
+
+
+class _FutureSignal:
+    __slots__ = ("_future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def wait(self) -> Awaitable[None]:
+        return self._future
+
+
+def signal_maker() -> Callable[[], Signal]:
+    """Return what makes signals for the event loop of the calling task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no asyncio at all
+        return anyio.Event
+    # A trio guest of an asyncio loop finds the loop, and no task.
+    return anyio.Event if task is None else partial(_FutureSignal, task.get_loop())
