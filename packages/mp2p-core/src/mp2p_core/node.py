@@ -167,7 +167,7 @@ class Node:
         self._dialing[number] = dialing
         waited = False
         try:
-            self._flush()
+            self._flush(self._clock())
             await dialing.done.wait()
             waited = True
         finally:
@@ -221,7 +221,7 @@ class Node:
         now = self._clock()
         for train in trains:
             self._endpoint.receive(number, train, now)
-        self._flush()
+        self._flush(now)
 
     async def keep_time(self) -> None:
         """Call the endpoint whenever it is due."""
@@ -235,12 +235,12 @@ class Node:
             when = self._endpoint.timeout()
             if when is not None and when <= now:
                 self._endpoint.handle_timeout(now)
-                self._flush()
+                self._flush(now)
 
-    def _flush(self) -> None:
+    def _flush(self, now: float) -> None:
         """Send what the endpoint has to send, and pass on what it has to tell."""
         channels = self._opened.channels
-        for number, train in self._endpoint.transmits(self._clock()):
+        for number, train in self._endpoint.transmits(now):
             channels[number].channel.send(train)
         for event in self._endpoint.events():
             if isinstance(event, MessageReceived):
@@ -261,8 +261,8 @@ class Node:
                 dialing.done.set()
             elif isinstance(event, Connected):
                 # Whoever asked has been cancelled in the meantime.
-                self._endpoint.close(event.connection, 0, "", self._clock())
-                self._flush()
+                self._endpoint.close(event.connection, 0, "", now)
+                self._flush(now)
         when = self._endpoint.timeout()
         if when is not None and when < self._sleeping_until:
             self._sleeping_until = when
@@ -282,11 +282,11 @@ class Node:
 
     def _flush_one(self, connection: Connection) -> None:
         self._endpoint.flush(connection)
-        self._flush()
+        self._flush(self._clock())
 
     def _close_one(self, connection: Connection, code: int, reason: str) -> None:
         self._endpoint.close(connection, code, reason, self._clock())
-        self._flush()
+        self._flush(self._clock())
 
     def _describe(self, connection: Connection) -> str:
         session = connection.session
@@ -300,7 +300,7 @@ class Node:
         self._closed = True
         for connection in self._endpoint.connections():
             self._endpoint.close(connection, 0, "the node is closing", self._clock())
-        self._flush()
+        self._flush(self._clock())
         for dialing in self._dialing.values():
             dialing.done.set()
         for waiter in self._accept_waiters:

@@ -21,12 +21,14 @@ __all__ = ["AckSender", "Acked", "RoundTrip", "SentLog"]
 class AckSender:
     """Decides when to acknowledge: every second eliciting packet, at once on a gap or a PING, else in 25 ms."""
 
-    __slots__ = ("_largest_at", "_pending", "_ranges", "deadline")
+    __slots__ = ("_largest_at", "_pending", "_ranges", "deadline", "wanted")
 
     def __init__(self) -> None:
         self._ranges = RangeSet()
         self._pending = 0
         self._largest_at = 0.0
+        self.wanted = False
+        """Whether something eliciting has not been acknowledged yet, so that any packet should carry an ACK."""
         self.deadline: float | None = None
 
     def received(
@@ -38,16 +40,12 @@ class AckSender:
             self._largest_at = now
         if not eliciting:
             return
+        self.wanted = True
         self._pending += 1
         if at_once or self._pending >= 2 or number != highest_before + 1:
             self.deadline = now
         elif self.deadline is None:
             self.deadline = now + c.MAX_ACK_DELAY
-
-    @property
-    def wanted(self) -> bool:
-        """Whether something eliciting has not been acknowledged yet, so that any packet should carry an ACK."""
-        return self._pending > 0
 
     def due(self, now: float) -> bool:
         """Tell whether an ACK has to go out now, alone if need be."""
@@ -56,13 +54,9 @@ class AckSender:
     def frame(self, now: float) -> bytes:
         """Encode the ACK, and take it as sent."""
         self._pending = 0
+        self.wanted = False
         self.deadline = None
         return encode_ack(self._ranges, now - self._largest_at)
-
-
-class _Sent(NamedTuple):
-    at: float
-    pings: tuple[int, ...]
 
 
 class Acked(NamedTuple):
@@ -80,13 +74,14 @@ class SentLog:
 
     def __init__(self, first_number: int = 0) -> None:
         self.next_number = first_number
-        self._sent: dict[int, _Sent] = {}  # bounded by MAX_SENT_RECORDS: a peer may never acknowledge
+        # When, and with which pings. Bounded by MAX_SENT_RECORDS: a peer may never acknowledge.
+        self._sent: dict[int, tuple[float, tuple[int, ...]]] = {}
 
     def sent(self, number: int, pings: tuple[int, ...], now: float) -> None:
         """Note an eliciting packet."""
         if len(self._sent) >= c.MAX_SENT_RECORDS:
             del self._sent[next(iter(self._sent))]
-        self._sent[number] = _Sent(now, pings)
+        self._sent[number] = now, pings
 
     def acked_untrusted(self, ack: Ack, now: float) -> Acked:
         """Read a peer's ACK. Raises BadPacket when it acknowledges what was never sent (row F9)."""
@@ -104,11 +99,11 @@ class SentLog:
             while number > ranges[at][1]:
                 at -= 1
             if number >= ranges[at][0]:
-                record = self._sent.pop(number)
+                at_time, with_pings = self._sent.pop(number)
                 if number == largest:
-                    rtt = now - record.at
-                if record.pings:
-                    pings.extend((ping, now - record.at) for ping in record.pings)
+                    rtt = now - at_time
+                if with_pings:
+                    pings.extend((ping, now - at_time) for ping in with_pings)
             elif number <= largest - c.LOSS_THRESHOLD:
                 del self._sent[number]
                 lost += 1

@@ -347,7 +347,7 @@ class Endpoint:
 
     def flush(self, connection: Connection) -> None:
         """Have what was queued on a connection sent with the next `transmits`."""
-        self._dirty[connection.session] = None
+        self._dirty[connection.sessions[0]] = None
 
     # --- out ----------------------------------------------------------------------------------------
 

@@ -6,14 +6,13 @@ is one. A test builds its own `Suite` to count key exchanges, to record nonces, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from struct import Struct
+from typing import Final, NoReturn, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["CHACHAPOLY_SHA256", "Aead", "KeyPair", "Suite", "X25519KeyPair", "nonce_little_endian"]
 
@@ -58,9 +57,8 @@ class X25519KeyPair:
         raise TypeError("a key pair cannot be pickled: it would leave its secret behind")
 
 
-def nonce_little_endian(n: int) -> bytes:
-    """Write a ChaChaPoly nonce: 32 zero bits, then n as 64 bits little-endian (Noise, section 12.3)."""
-    return b"\0\0\0\0" + n.to_bytes(8, "little")
+nonce_little_endian: Final[Callable[[int], bytes]] = Struct("<4xQ").pack
+"""Write a ChaChaPoly nonce: 32 zero bits, then n as 64 bits little-endian (Noise, section 12.3)."""
 
 
 def _exchange(pair: KeyPair, public: bytes) -> bytes:

@@ -71,8 +71,8 @@ class Session:
         "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
         "_keys", "_messages", "_open", "_ping_wanted", "_pings", "_probed", "_seal", "_sent", "_window",
         "answered_pings", "began", "channel", "close_code", "close_reason", "connection", "handshake_time",
-        "heard_by_peer", "idle_timeout", "initiator", "local_id", "max_payload", "opened_at", "packets_lost",
-        "path", "peer", "queued", "received", "remote_id", "rtt", "state", "timestamp",
+        "heard_by_peer", "idle_timeout", "initiator", "local_id", "max_message", "max_payload", "opened_at",
+        "packets_lost", "path", "peer", "queued", "received", "remote_id", "rtt", "state", "timestamp",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +103,8 @@ class Session:
         self.handshake_time = now - began
         self.idle_timeout = idle_timeout
         self.max_payload = max_payload
+        self.max_message = max_payload - _OVERHEAD - MSG_OVERHEAD
+        """The largest message, in bytes, that one datagram holds."""
         self.timestamp = timestamp
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
         self.opened_at = math.inf
@@ -147,11 +149,6 @@ class Session:
     def live(self) -> bool:
         """Whether the application may send on it."""
         return self.state in _LIVE
-
-    @property
-    def max_message(self) -> int:
-        """The largest message, in bytes, that one datagram holds."""
-        return self.max_payload - _OVERHEAD - MSG_OVERHEAD
 
     # --- receiving ----------------------------------------------------------------------------------
 
@@ -261,8 +258,8 @@ class Session:
     def packets(self, now: float) -> list[bytes]:
         """Seal everything that is waiting, into as few packets as it fits."""
         out: list[bytes] = []
-        if self.state in _LIVE:
-            while self._messages or self._ping_wanted or self._acks.due(now):
+        if self.state in _LIVE and self.wants_to_send(now):
+            while self._messages or not out:
                 if self._sent.next_number == c.MAX_PACKET_NUMBER:
                     # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                     self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)

@@ -7,6 +7,7 @@ Nothing in here encrypts. Functions that read what the network brought end in `_
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Final, NamedTuple
 
 from mp2p_core.errors import BadPacket
@@ -255,9 +256,6 @@ def parse_cookie_untrusted(datagram: bytes) -> CookieHeader:
 #   18  n ciphertext
 #    .  16 tag
 _DATA_HEADER = struct.Struct(">BB8sQ")
+data_header = partial(_DATA_HEADER.pack, c.TYPE_DATA, 0)
+"""Pack bytes 0 to 17 of a DATA packet, also its associated data, from receiver's id and packet number."""
 data_packet_number = struct.Struct(">Q").unpack_from
-
-
-def data_header(receive_id: bytes, packet_number: int) -> bytes:
-    """Pack bytes 0 to 17 of a DATA packet: also its associated data."""
-    return _DATA_HEADER.pack(c.TYPE_DATA, 0, receive_id, packet_number)
