@@ -13,7 +13,15 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.events import Accepted, Connected, ConnectFailed, ConnectionClosed, MessageReceived
-from mp2p_core.proto.frames import Close, encode_ack, encode_close, encode_msg, parse_frames_untrusted
+from mp2p_core.proto.frames import (
+    Close,
+    Msg,
+    Ping,
+    encode_ack,
+    encode_close,
+    encode_msg,
+    parse_frames_untrusted,
+)
 from mp2p_core.proto.identity import Identity
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.proto.transmit import trains
@@ -239,28 +247,70 @@ def test_a_peer_that_calls_while_it_is_called_ends_the_call() -> None:
     assert bench.advance(5.0) == []
 
 
-def test_a_call_to_a_peer_that_has_just_called_is_served_by_its_connection() -> None:
+def test_H10_a_call_to_a_peer_that_has_just_called_waits_until_it_has_heard() -> None:
+    """Sooner, the peer would take the INIT for one that crossed its own, and see one connection for two."""
     bench = Bench()
     puppet = Puppet(bench.key)
     puppet.connect(bench)
-    (event,) = bench.events
-    assert isinstance(event, Accepted)
-    bench.events.clear()
-    bench.endpoint.connect(puppet.key, [(0, bench.group)], timestamp=1, timeout=1.0, now=bench.now)
+    bench.endpoint.connect(puppet.key, [(0, bench.group)], timestamp=1, timeout=20.0, now=bench.now)
     assert bench.collect() == []
-    assert bench.events == [Connected(1, event.connection)]
-    bench.feed(
-        puppet.seal(encode_ack([(0, 0)], 0.0))
-    )  # now the peer has heard, and calls cannot cross any more
-    assert bench.dial(puppet.key)[0] == c.TYPE_INIT
+    assert bench.advance(0.5) == []
+    assert bench.feed(puppet.seal(encode_ack([(0, 0)], 0.0))) == []
+    (init,) = bench.advance(0.05)
+    assert init.data[0] == c.TYPE_INIT
 
 
-def test_a_peer_that_never_says_that_it_heard_can_be_called_again_after_a_while() -> None:
+def test_H10_that_wait_is_short() -> None:
     bench = Bench()
     puppet = Puppet(bench.key)
     puppet.connect(bench)
-    bench.advance(c.HALF_OPEN_LIFE + 0.1)
-    assert bench.dial(puppet.key)[0] == c.TYPE_INIT
+    bench.endpoint.connect(puppet.key, [(0, bench.group)], timestamp=1, timeout=20.0, now=bench.now)
+    assert bench.advance(c.CROSSING_LIFE - 0.01) == []
+    (init,) = bench.advance(0.05)
+    assert init.data[0] == c.TYPE_INIT
+    assert bench.dial(Puppet(bench.key, seed=9).key)[0] == c.TYPE_INIT, "and concerns no other peer"
+
+
+def test_H10_a_call_that_had_to_go_out_unsure_replaces_the_connection_that_may_stand() -> None:
+    """Whatever the peer takes it for, one session is left: the peer is told that the other one goes."""
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    puppet.connect(bench)
+    (accepted,) = bench.events
+    assert isinstance(accepted, Accepted)
+    bench.events.clear()
+    bench.endpoint.connect(puppet.key, [(0, bench.group)], timestamp=1, timeout=20.0, now=bench.now)
+    (init, *_) = bench.advance(c.CROSSING_LIFE + 0.1)
+    bench.feed(puppet.seal(encode_ack([(0, 0)], 0.0)))  # too late to tell when it had heard
+    answering = Puppet(bench.key, identity=puppet.own, seed=7)
+    out = bench.feed(answering.resp(init.data))
+    assert bench.events == [Connected(1, accepted.connection)]
+    closes = [parse_frames_untrusted(puppet.open(d.data)) for d in out if d.data[2:10] == puppet.receive_id]
+    assert closes == [[Close(c.CLOSE_SUPERSEDED, "both sides called at once")]]
+    accepted.connection.send_message(b"on the new one")
+    bench.endpoint.flush(accepted.connection)
+    (data,) = bench.collect()
+    assert parse_frames_untrusted(answering.open(data.data)) == [Msg(b"on the new one")]
+    bench.feed(puppet.seal(encode_msg(b"late, on the old one")))
+    assert bench.events[1:] == [MessageReceived(accepted.connection, b"late, on the old one")]
+
+
+def test_a_responder_asks_for_an_acknowledgement_until_it_has_one() -> None:
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    (resp,) = bench.feed(puppet.init())
+    puppet.read_resp(resp.data)
+
+    def pings() -> int:
+        (out,) = bench.feed(puppet.seal(b"\x01"))
+        return parse_frames_untrusted(puppet.open(out.data)).count(Ping())
+
+    assert [pings(), pings()] == [1, 1]
+    bench.feed(puppet.seal(encode_ack([(1, 1)], 0.0)))
+    assert [pings(), pings()] == [0, 0]
+    session = bench.endpoint.connections()[0].session
+    assert session.heard_by_peer
+    assert session.rtt.smoothed < c.INITIAL_RTT, "and it knows the round-trip time"
 
 
 def test_an_unanswered_call_fails_with_its_stage() -> None:

@@ -203,14 +203,15 @@ def test_H10_every_order_ends_in_one_session_and_loses_nothing(
     assert merged > runs / 4
 
 
-def converged(one: SimNode, other: SimNode) -> bool:
-    ours, theirs = one.endpoint.connections(), other.endpoint.connections()
-    return (
-        len(ours) == len(theirs) == 1
-        and len(ours[0].sessions) == len(theirs[0].sessions) == 1
-        and ours[0].session.handshake_hash == theirs[0].session.handshake_hash
-        and ours[0].session.state is theirs[0].session.state is SessionState.OPEN
-    )
+def agree(one: SimNode, other: SimNode) -> bool:
+    """Both hold the same connections, each over one session."""
+    held = [[connection.sessions for connection in node.endpoint.connections()] for node in (one, other)]
+    if any(
+        len(sessions) != 1 or sessions[0].state is not SessionState.OPEN for sessions in held[0] + held[1]
+    ):
+        return False
+    ours, theirs = ({sessions[0].handshake_hash for sessions in side} for side in held)
+    return ours == theirs
 
 
 def cross(seed: int) -> int:
@@ -220,17 +221,26 @@ def cross(seed: int) -> int:
     sim.connect(one, other)
     sim.run(sim.random.choice([0.0, 0.05, 0.2, 0.5]))
     sim.connect(other, one)
-    assert sim.run_until(lambda: one.connected and other.connected, 20)
-    assert sim.run_until(lambda: converged(one, other), 60)
-    assert not one.closed + other.closed
-    assert one.connected[-1] is one.endpoint.connections()[0], "the caller holds what lives"
+    assert sim.run_until(lambda: one.connected and other.connected, 25), "both calls are served"
+    assert sim.run_until(lambda: agree(one, other), 60), "and both sides hold the same"
+    assert {event.code for event in one.closed + other.closed} <= {c.CLOSE_SUPERSEDED}
     sim.conditions = Conditions()
-    for node in (one, other):
-        node.endpoint.connections()[0].send_message(b"hello")
-        node.endpoint.flush(node.endpoint.connections()[0])
-        sim.flush(node)
-    assert sim.run_until(lambda: one.messages and other.messages, 5)
+    for node, peer in ((one, other), (other, one)):
+        exchange(sim, node, peer)
     return one.endpoint.counters["sessions-merged"]
+
+
+def exchange(sim: Simulation, node: SimNode, peer: SimNode) -> None:
+    """A question on the connection that was called for is answered on the same one."""
+    called = next((x for x in node.connected if x.closed is None), node.endpoint.connections()[0])
+    for sender, connection, text in ((node, called, b"question"), (peer, None, b"answer")):
+        on = connection or peer.messages[-1][0]
+        on.send_message(text)
+        sender.endpoint.flush(on)
+        sim.flush(sender)
+        sim.run(0.3)
+    assert peer.messages[-1][1] == b"question"
+    assert node.messages[-1] == (called, b"answer")
 
 
 def test_H10_calls_that_cross_on_a_bad_network() -> None:

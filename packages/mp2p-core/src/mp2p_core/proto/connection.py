@@ -141,9 +141,9 @@ class ConnectionTable:
         return None
 
     def crossing(self, peer: PublicKey, now: float) -> Connection | None:
-        """Find a connection that the peer began, and of which it has not heard yet that it stands.
+        """Find a connection whose peer has just called, and may not have heard yet that we answered.
 
-        The peer would take our INIT for a call that crossed its own (see `overlapping`): we know better.
+        It would take our INIT for one that crossed its own (see `overlapping`).
         """
         for connection in self._by_peer.get(peer.raw, ()):
             session = connection.session

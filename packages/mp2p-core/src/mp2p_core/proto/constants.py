@@ -79,6 +79,11 @@ INIT_JITTER: Final = 0.2
 INITIATOR_DH_RATE: Final = 20.0
 """DH attempts a second per handshake: an attacker may answer faster than the peer."""
 
+CROSSING_LIFE: Final = 2.0
+"""A call back to a peer that has just called waits this long for a sign that it heard our answer."""
+CROSSING_PAUSE: Final = 0.02
+"""Between looks at whether it did."""
+
 CONFIRM_SCHEDULE: Final = (0.25, 0.5, 0.75)
 """Waits between confirmations sent before the peer has acknowledged one; the last one repeats."""
 

@@ -57,7 +57,7 @@ def open_cookie_untrusted(cookie: wire.CookieHeader, receiver: bytes, mac1: byte
     try:
         return ChaCha20Poly1305(_cookie_key(receiver, cookie.nonce)).decrypt(_NONCE_ZERO, cookie.sealed, mac1)
     except InvalidTag:
-        raise BadPacket("cookie") from None
+        raise BadPacket("cookie-forged") from None
 
 
 class CookieJar:

@@ -18,17 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
+from mp2p_core.proto import events as ev
 from mp2p_core.proto import wire
 from mp2p_core.proto.connection import Connection, ConnectionTable
-from mp2p_core.proto.events import (
-    Accepted,
-    Connected,
-    ConnectFailed,
-    ConnectionClosed,
-    Event,
-    MessageReceived,
-    PingAnswered,
-)
 from mp2p_core.proto.initiator import Answered, Attempt, Dial, Outgoing, Target
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
 from mp2p_core.proto.responder import Access, ChannelInfo, Responder
@@ -78,7 +70,7 @@ class Endpoint:
         self._timers: Timers[Session | Dial] = Timers()
         self._outgoing: deque[Outgoing] = deque()
         self._dirty: dict[Session, None] = {}
-        self._events: list[Event] = []
+        self._events: list[ev.Event] = []
         self._counters: defaultdict[str, int] = defaultdict(int)
 
     @property
@@ -122,7 +114,7 @@ class Endpoint:
                 try:
                     self._receive_other_untrusted(kind, datagram, channel, path, now)
                 except BadPacket as reason:
-                    self._counters[_counter(kind, str(reason))] += 1
+                    self._counters[str(reason)] += 1
 
     def _receive_data(self, session: Session, datagram: bytes, path: Path, now: float) -> None:
         before = session.state
@@ -144,9 +136,9 @@ class Endpoint:
         connection = session.connection
         if connection is not None and connection.closed is None:
             for data in session.received:
-                self._events.append(MessageReceived(connection, data))
+                self._events.append(ev.MessageReceived(connection, data))
             for number, rtt in session.answered_pings:
-                self._events.append(PingAnswered(connection, number, rtt))
+                self._events.append(ev.PingAnswered(connection, number, rtt))
         session.received.clear()
         session.answered_pings.clear()
 
@@ -177,7 +169,7 @@ class Endpoint:
             if (outgoing := found[0].read_cookie_untrusted(found[1], cookie)) is not None:
                 self._outgoing.append(outgoing)
         else:
-            raise BadPacket("empty" if not datagram else "type")
+            raise BadPacket("type-unknown")
 
     # --- handshakes ---------------------------------------------------------------------------------
 
@@ -201,9 +193,6 @@ class Endpoint:
         if peer == self._identity.public:
             raise UsageError("this contact is the node's own key: a node does not connect to itself")
         self._dial_number += 1
-        if (connection := self._connections.crossing(peer, now)) is not None:
-            self._events.append(Connected(self._dial_number, connection))
-            return self._dial_number
         dial = Dial(
             self._dial_number, self._identity, peer,
             [
@@ -222,6 +211,7 @@ class Endpoint:
             self._end_dial(dial)
 
     def _advance(self, dial: Dial, now: float) -> None:
+        dial.wait_for(self._connections.crossing(dial.peer, now), now)
         for attempt in dial.attempts:
             self._attempts.pop(attempt.receive_id, None)
         self._outgoing.extend(dial.handle_timeout(now))
@@ -239,10 +229,9 @@ class Endpoint:
         self._end_dial(dial)
         payload, target = answered.payload, answered.attempt.target
         if answered.refusal is not None:
-            self._events.append(ConnectFailed(dial.number, dial.stage.text, answered.refusal))
+            self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, answered.refusal))
             return
-        # The RESP may name another address for DATA; using it needs path validation, which comes with path
-        # change. Until then DATA goes where the INIT went (row R6: no victim can be named).
+        # The address that RESP names for DATA is not used before paths can be validated (row R6).
         session = Session(
             peer=dial.peer, initiator=True, local_id=answered.attempt.receive_id, remote_id=payload.receive_id,
             keys=answered.keys, channel=target.channel, path=Path(target.address, None, path.interface),
@@ -251,10 +240,15 @@ class Endpoint:
             timestamp=answered.attempt.timestamp,
         )  # fmt: skip
         self._sessions[session.local_id] = session
-        connection = Connection(dial.peer, session)
-        self._connections.add(connection)
         self._counters["sessions-connected"] += 1
-        self._events.append(Connected(dial.number, connection))
+        connection = dial.instead_of
+        if connection is not None and connection.closed is None and len(connection.sessions) == 1:
+            # It waited, and still does not know what the peer takes this for: so there is to be one session.
+            self._close_spare(connection.merge(session, preferred=True), now)
+        else:
+            connection = Connection(dial.peer, session)
+            self._connections.add(connection)
+        self._events.append(ev.Connected(dial.number, connection))
         self._touch(session, now)
 
     def _add_half_open(self, session: Session) -> None:
@@ -283,22 +277,25 @@ class Endpoint:
             self._connections.add(connection)
             self._counters["sessions-accepted"] += 1
             if dial is None:
-                self._events.append(Accepted(connection))
+                self._events.append(ev.Accepted(connection))
         if dial is not None:
             # Both called at once and the peer was faster: its session serves both.
             self._end_dial(dial)
             assert session.connection is not None
-            self._events.append(Connected(dial.number, session.connection))
+            self._events.append(ev.Connected(dial.number, session.connection))
 
     def _merge(self, connection: Connection, session: Session, now: float) -> None:
         """Prefer the session begun by the smaller key; the other one is closed by whoever began it."""
         spare = connection.merge(session, preferred=session.peer.raw < self._identity.public.raw)
         self._counters["sessions-merged"] += 1
         if spare.initiator:
-            spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
-            self._after_change(spare, now)
-        for either in (spare, connection.session):
-            self._touch(either, now)
+            self._close_spare(spare, now)
+        self._touch(connection.session, now)
+
+    def _close_spare(self, spare: Session, now: float) -> None:
+        spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
+        self._after_change(spare, now)
+        self._touch(spare, now)
 
     # --- sessions -----------------------------------------------------------------------------------
 
@@ -318,7 +315,7 @@ class Endpoint:
                 for other in connection.sessions:
                     other.close(c.CLOSE_DONE, "", now)
                     self._touch(other, now)
-                self._events.append(ConnectionClosed(connection, session.close_code, session.close_reason))
+                self._events.append(ev.ConnectionClosed(connection, session.close_code, session.close_reason))
             if connection.closed is not None:
                 self._connections.remove(connection)
         if session.state is SessionState.CLOSED:
@@ -334,12 +331,11 @@ class Endpoint:
         if not 0 <= code <= 0xFFFF:
             raise UsageError(f"a close code of {code}: choose one from 0 to 65535")
         if connection.closed is None:
-            sessions = list(connection.sessions)
             connection.close(code, reason, now)
-            for session in sessions:
+            for session in connection.sessions:
                 self._touch(session, now)
             self._connections.remove(connection)
-            self._events.append(ConnectionClosed(connection, code, reason))
+            self._events.append(ev.ConnectionClosed(connection, code, reason))
 
     def connections(self) -> list[Connection]:
         """Return the connections that live."""
@@ -363,6 +359,7 @@ class Endpoint:
             packets = session.packets(now)
             if session.state is not before:
                 self._after_change(session, now)
+                self._timers.schedule(session)
             if len(packets) == 1:
                 out.append(Transmit(session.channel, Train(session.path, packets, len(packets[0]))))
             else:
@@ -393,19 +390,11 @@ class Endpoint:
             self._advance(dial, now)
             return
         self._end_dial(dial)
-        self._events.append(ConnectFailed(dial.number, dial.stage.text, None))
+        self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, None))
 
-    def events(self) -> Sequence[Event]:
+    def events(self) -> Sequence[ev.Event]:
         """Return what happened since the last call, in order."""
         happened = self._events
         if happened:
             self._events = []
         return happened
-
-
-def _counter(kind: int, reason: str) -> str:
-    """Name a refusal. Step 1 of the responder gives bare words, everything later a whole name."""
-    if "-" in reason:
-        return reason
-    name = {c.TYPE_INIT: "init", c.TYPE_RESP: "resp", c.TYPE_COOKIE: "cookie"}.get(kind)
-    return f"{name}-malformed" if name else "type-unknown"

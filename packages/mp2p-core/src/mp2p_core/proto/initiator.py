@@ -22,6 +22,7 @@ from mp2p_core.proto.session import SessionKeys
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
+    from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.noise_suite import Suite
     from mp2p_core.transport import Address, RandomBytes
@@ -189,7 +190,7 @@ class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "mac1", "number", "peer", "queued", "random", "stage", "suite")  # fmt: skip
+                 "instead_of", "mac1", "number", "peer", "queued", "random", "stage", "suite")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
@@ -204,6 +205,8 @@ class Dial:
         self.deadline = now + timeout
         self.stage = Stage.NOTHING_HEARD
         self.queued: list[float] = []
+        self.instead_of: Connection | None = None
+        """A connection that the peer began, which the one that this dial leads to is to replace."""
         self.mac1 = Mac1(peer.raw)
         self._mac1_own = Mac1(identity.public.raw)
         self._timestamp = timestamp
@@ -226,6 +229,17 @@ class Dial:
     def timeout(self) -> float:
         """Return when `handle_timeout` is due."""
         return min(self.deadline, *(attempt.next_send for attempt in self.attempts))
+
+    def wait_for(self, crossing: Connection | None, now: float) -> None:
+        """Hold back the first INIT while the peer may take it for one that crossed its own (row H10).
+
+        Not for long: then this call is to replace that connection, whatever the peer takes it for.
+        """
+        if crossing is not None and now < crossing.session.opened_at + c.CROSSING_LIFE:
+            for attempt in self.attempts:
+                attempt.next_send = now + c.CROSSING_PAUSE
+        else:
+            self.instead_of = self.instead_of or crossing
 
     def handle_timeout(self, now: float) -> list[Outgoing]:
         """Return the INITs that are due. The caller looks at `deadline` first."""

@@ -173,8 +173,6 @@ class Session:
             if self.state is SessionState.CLOSED:
                 return "data-unknown"
             if self.state in (SessionState.HALF_OPEN, SessionState.CONFIRMING):
-                # A responder asks in turn: it learns the round-trip time, and when the peer has heard it.
-                self._ping_wanted = self._ping_wanted or self.state is SessionState.HALF_OPEN
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
         self._heard = now
@@ -199,6 +197,9 @@ class Session:
             code = c.CLOSE_PROTOCOL if str(error).startswith("ack of") else c.CLOSE_BAD_FRAME
             self.close(code, f"bad frame: {error}", now)
             return
+        if eliciting and not (self.heard_by_peer or self.initiator):
+            # A responder asks in turn: it learns when the peer has heard it, and the round-trip time.
+            self._ping_wanted = True
         self._acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
         if self.state is SessionState.CLOSING and now >= self._close_sent + self.rtt.smoothed:
             self._close_due = True

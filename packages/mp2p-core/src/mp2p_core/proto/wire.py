@@ -1,7 +1,7 @@
 """Layouts of INIT, RESP, COOKIE and the DATA header, to the byte (docs/protocol.md, sections 3, 4 and 6).
 
 Nothing in here encrypts. Functions that read what the network brought end in `_untrusted` and raise only
-`BadPacket`.
+`BadPacket`, whose text is the counter to raise.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ class InitPayload(NamedTuple):
 def parse_init_payload_untrusted(payload: bytes) -> InitPayload:
     """Read the 96 bytes an initiator sealed. A known peer may still lie in them."""
     if len(payload) != INIT_PAYLOAD_SIZE:
-        raise BadPacket("payload size")
+        raise BadPacket("init-malformed")
     key, timestamp, address, capabilities, max_payload, version, flags, token, zeros = _INIT_PAYLOAD.unpack(
         payload
     )
     if zeros != _ZERO12 or flags & ~1 or address[1]:
-        raise BadPacket("payload")
+        raise BadPacket("init-malformed")
     if max_payload < c.BASE_DATAGRAM_SIZE or version < 1:
-        raise BadPacket("payload limits")
+        raise BadPacket("init-malformed")
     return InitPayload(key, timestamp, address, capabilities, max_payload, version, bool(flags & 1), token)
 
 
@@ -164,10 +164,10 @@ def resp_header(receive_id: bytes) -> bytes:
 def parse_resp_untrusted(datagram: bytes) -> bytes:
     """Check a RESP's size and header; returns the receive id it answers."""
     if len(datagram) != c.RESP_SIZE:
-        raise BadPacket("size")
+        raise BadPacket("resp-malformed")
     kind, suite, zero, receive_id = _RESP_HEADER.unpack_from(datagram)
     if kind != c.TYPE_RESP or suite != c.SUITE_IK or zero:
-        raise BadPacket("header")
+        raise BadPacket("resp-malformed")
     return bytes(receive_id)
 
 
@@ -205,13 +205,13 @@ class RespPayload(NamedTuple):
 def parse_resp_payload_untrusted(payload: bytes) -> RespPayload:
     """Read the 80 bytes a responder sealed."""
     if len(payload) != _RESP_PAYLOAD.size:
-        raise BadPacket("payload size")
+        raise BadPacket("resp-malformed")
     *fields, zeros = _RESP_PAYLOAD.unpack(payload)
     parsed = RespPayload(*fields)
     if zeros != _ZERO24 or parsed.address[1]:
-        raise BadPacket("payload")
+        raise BadPacket("resp-malformed")
     if parsed.max_payload < c.BASE_DATAGRAM_SIZE or parsed.version < 1:
-        raise BadPacket("payload limits")
+        raise BadPacket("resp-malformed")
     return parsed
 
 
@@ -241,10 +241,10 @@ def cookie_header(receive_id: bytes, nonce: bytes, sealed: bytes) -> bytes:
 def parse_cookie_untrusted(datagram: bytes) -> CookieHeader:
     """Check a COOKIE's size and reserved bytes."""
     if len(datagram) != c.COOKIE_SIZE:
-        raise BadPacket("size")
+        raise BadPacket("cookie-malformed")
     kind, zeros, receive_id, nonce, sealed = _COOKIE.unpack(datagram)
     if kind != c.TYPE_COOKIE or zeros != _ZERO3:
-        raise BadPacket("header")
+        raise BadPacket("cookie-malformed")
     return CookieHeader(receive_id, nonce, sealed)
 
 
