@@ -182,7 +182,7 @@ class Puppet:
 
     def resp(
         self, init: bytes, *, status: int = c.STATUS_OK, idle_timeout_ms: int = 30_000, max_payload: int = 1200,
-        address: Address = wire.NO_ADDRESS,
+        address: Address = wire.NO_ADDRESS, token: bytes = bytes(16),
     ) -> bytes:  # fmt: skip
         """Answer an INIT that was meant for this puppet's key."""
         noise = HandshakeState(
@@ -192,7 +192,7 @@ class Puppet:
         self.receive_id = self.random(8)
         self.remote_id = init[4:12]
         body = wire.RespPayload(
-            receive_id=self.receive_id, token=bytes(16), address=address, capabilities=0,
+            receive_id=self.receive_id, token=token, address=address, capabilities=0,
             max_payload=max_payload, version=c.VERSION, status=status, idle_timeout_ms=idle_timeout_ms,
         )  # fmt: skip
         head = wire.resp_header(self.remote_id) + noise.write_message(body.pack(), self.random(32))
