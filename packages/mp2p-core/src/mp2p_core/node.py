@@ -30,6 +30,7 @@ from mp2p_core.proto.events import (
     Connected,
     ConnectFailed,
     ConnectionClosed,
+    Event,
     MessageReceived,
     PingAnswered,
 )
@@ -226,23 +227,38 @@ class Node:
     async def keep_time(self) -> None:
         """Call the endpoint whenever it is due."""
         while True:
+            now = self._clock()
+            when = self._endpoint.timeout()
+            if when is not None and when <= now:
+                self._endpoint.handle_timeout(now)
+            self._flush(now)
             when = self._endpoint.timeout()
             self._sleeping_until = float("inf") if when is None else when
             self._wake = anyio.Event()
             with anyio.move_on_after(self._sleeping_until - self._clock()):
                 await self._wake.wait()
-            now = self._clock()
-            when = self._endpoint.timeout()
-            if when is not None and when <= now:
-                self._endpoint.handle_timeout(now)
-                self._flush(now)
 
     def _flush(self, now: float) -> None:
-        """Send what the endpoint has to send, and pass on what it has to tell."""
+        """Pass on what the endpoint has to tell, and send what it has to send."""
+        if (events := self._endpoint.events()) and self._tell(events, now):
+            # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
+            # once travels with the confirmation.
+            self._wake.set()
+            return
         channels = self._opened.channels
         for number, train in self._endpoint.transmits(now):
             channels[number].channel.send(train)
-        for event in self._endpoint.events():
+        if events := self._endpoint.events():
+            self._tell(events, now)
+        when = self._endpoint.timeout()
+        if when is not None and when < self._sleeping_until:
+            self._sleeping_until = when
+            self._wake.set()
+
+    def _tell(self, events: Sequence[Event], now: float) -> bool:
+        """Pass on events; returns whether a call has got through."""
+        connected = False
+        for event in events:
             if isinstance(event, MessageReceived):
                 if (peer := self._peers.get(event.connection)) is not None:
                     peer.deliver(event.data)
@@ -257,16 +273,15 @@ class Node:
                 if (peer := self._peers.pop(event.connection, None)) is not None:
                     peer.end()
             elif (dialing := self._dialing.get(event.dial)) is not None:
-                dialing.outcome = self._peer(event.connection) if isinstance(event, Connected) else event
+                if isinstance(event, Connected):
+                    dialing.outcome, connected = self._peer(event.connection), True
+                else:
+                    dialing.outcome = event
                 dialing.done.set()
             elif isinstance(event, Connected):
                 # Whoever asked has been cancelled in the meantime.
                 self._endpoint.close(event.connection, 0, "", now)
-                self._flush(now)
-        when = self._endpoint.timeout()
-        if when is not None and when < self._sleeping_until:
-            self._sleeping_until = when
-            self._wake.set()
+        return connected
 
     def _peer(self, connection: Connection) -> Peer:
         peer = self._peers.get(connection)
