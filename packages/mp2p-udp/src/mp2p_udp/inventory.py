@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Final, NamedTuple
 
@@ -135,6 +136,8 @@ def _unusable(interface: Interface, number: int) -> str | None:
     return None
 
 
+# A node asks once for each of its channels, and reading an address takes as long as asking for it.
+@lru_cache(maxsize=256)
 def _address(host: str, netmask: str | None) -> IPv4Interface | IPv6Interface:
     host = host.partition("%")[0]
     return ip_interface(f"{host}/{_prefix_length(netmask)}" if netmask else host)
