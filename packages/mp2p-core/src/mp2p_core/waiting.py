@@ -6,12 +6,15 @@ anyio's layer and asyncio's, and takes as long again as the turn of the event lo
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Signal", "signal_maker"]
 
@@ -42,9 +45,12 @@ class _FutureSignal:
 
 def signal_maker() -> Callable[[], Signal]:
     """Return what makes signals for the event loop of the calling task."""
+    loaded = sys.modules.get("asyncio")  # imported here it would take 15 ms, on trio for nothing
+    if loaded is None:
+        return anyio.Event
     try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no asyncio at all
+        task: asyncio.Task[object] | None = loaded.current_task()
+    except RuntimeError:  # no loop of asyncio is running
         return anyio.Event
     # A trio guest of an asyncio loop finds the loop, and no task.
     return anyio.Event if task is None else partial(_FutureSignal, task.get_loop())
