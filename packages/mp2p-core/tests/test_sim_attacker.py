@@ -147,6 +147,13 @@ class Oracles:
         self.bytes_to: dict[Address, int] = defaultdict(int)
         self.sessions: dict[str, dict[Session, None]] = defaultdict(dict)
         self.count = 0
+        for node in sim.nodes:
+            node.on_event = lambda event, name=node.name: self.hears(name, event)
+
+    def hears(self, name: str, event: object) -> None:
+        connection = getattr(event, "connection", None)
+        if connection is not None:
+            self.sessions[name].update(dict.fromkeys(connection.sessions))
 
     def sees(self, datagram: Datagram) -> None:
         kind = datagram.data[0]
@@ -155,6 +162,13 @@ class Oracles:
         self.bytes_to[datagram.destination] += len(datagram.data)
         if kind == c.TYPE_DATA:
             assert datagram.destination in {node.group for node in self.sim.nodes}, "DATA went to a stranger"
+            for node in self.sim.nodes:
+                for connection in node.endpoint.connections():  # also those that no event tells of
+                    self.sessions[node.name].update(dict.fromkeys(connection.sessions))
+
+    def watches(self, datagram: Datagram) -> bool:
+        self.sees(datagram)
+        return True
 
     def say(self, node: SimNode) -> None:
         for connection in node.endpoint.connections():
@@ -256,7 +270,7 @@ def attack(seed: int, seconds: float = 60.0) -> None:
     live(sim, oracles, [a, b], draw, seconds)
     oracles.check(attacker)
     # Now it stops, and what it sent last runs out: an honest pair connects at once.
-    sim.adversary = None
+    sim.adversary = oracles.watches
     sim.conditions = Conditions()
     sim.run(draw.choice([0.0, 5.0]))
     before = len(a.connected)

@@ -32,6 +32,7 @@ from mp2p_core.transport import Address, Path, Reach, Train
 __all__ = ["Bench", "CountingSuite", "Puppet", "restamp"]
 
 _TIMESTAMP = 1_800_000_000_000_000
+_MAX_STILL = 10_000
 
 
 class CountingSuite:
@@ -93,8 +94,12 @@ class Bench:
 
     def advance(self, seconds: float) -> list[Datagram]:
         """Let time pass, with every timeout at its time, and return what was sent."""
-        end, out = self.now + seconds, []
+        end, out, still = self.now + seconds, [], 0
         while (when := self.endpoint.timeout()) is not None and when <= end:
+            still = still + 1 if when <= self.now else 0
+            assert still < _MAX_STILL, (
+                "the endpoint wants to be called again and again, and time stands still"
+            )
             self.now = max(self.now, when)
             self.endpoint.handle_timeout(self.now)
             out += self.collect()

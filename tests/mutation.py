@@ -1,0 +1,152 @@
+"""Break each check of the protocol, one at a time, and see that some test notices.
+
+    python tests/mutation.py            all of them, about two minutes; exits with 1 when one survives
+    python tests/mutation.py cookie     those whose name contains the word
+
+A mutation replaces one piece of text in a copy of mp2p_core; the tests named beside it run against the copy.
+They stand in tests/mutations.txt. Not part of the suite, but tests/test_mutations.py sees to it that every
+text to replace is still there exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "packages/mp2p-core/src/mp2p_core"
+CORE_TESTS = ROOT / "packages/mp2p-core/tests"
+TOP_TESTS = ROOT / "tests"
+
+
+class Mutation(NamedTuple):
+    """One check, broken."""
+
+    name: str
+    file: str
+    tests: str
+    """Names of test files without `test_` and `.py`, then optionally `:` and an expression for pytest's -k."""
+    old: str
+    new: str
+
+
+def _parse(text: str) -> list[Mutation]:
+    mutations = []
+    for block in text.strip().split("\n\n"):
+        lines = [line for line in block.splitlines() if not line.startswith("#")]
+        if not lines:
+            continue
+        head, *changes = lines
+        name, module, tests = (part.strip() for part in head.split("|"))
+        old, new = ("\n".join(line[2:] for line in changes if line[0] == sign) for sign in "-+")
+        mutations.append(Mutation(name, f"proto/{module}.py", tests, old, new))
+    return mutations
+
+
+MUTATIONS = _parse((TOP_TESTS / "mutations.txt").read_text())
+
+
+class Result(NamedTuple):
+    """What became of one mutation."""
+
+    mutation: Mutation
+    killed: bool
+    note: str
+    seconds: float
+
+
+def _command(tests: str) -> list[list[str]]:
+    """Turn "one two:expression" into calls of pytest."""
+    names, _, expression = tests.partition(":")
+    files = []
+    for name in names.split():
+        path = CORE_TESTS / f"test_{name}.py"
+        files.append(str(path if path.exists() else TOP_TESTS / f"test_{name}.py"))
+    base = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    return [[*base, *(["-k", expression] if expression else []), *files]]
+
+
+def _pytest(tests: str, copy: Path) -> tuple[int, str]:
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    code, output = 0, ""
+    for command in _command(tests):
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return 1, "FAILED ::does not end"
+        code, output = done.returncode, done.stdout + done.stderr
+        if code:
+            break
+    return code, output
+
+
+def _try(mutation: Mutation) -> Result:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mp2p-mutation-") as folder:
+        copy = Path(folder)
+        shutil.copytree(SOURCE, copy / "mp2p_core", ignore=shutil.ignore_patterns("__pycache__"))
+        file = copy / "mp2p_core" / mutation.file
+        text = file.read_text()
+        assert text.count(mutation.old) == 1, (
+            f"{mutation.name}: the text to replace is not there exactly once"
+        )
+        file.write_text(text.replace(mutation.old, mutation.new))
+        code, output = _pytest(mutation.tests, copy)
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    # 1 means that tests ran and failed. Anything else, such as no test collected, proves nothing.
+    note = (
+        failed[0].partition("::")[2].partition(" - ")[0]
+        if code == 1 and failed
+        else f"pytest ended with {code}"
+    )
+    return Result(mutation, code == 1 and bool(failed), note, time.perf_counter() - began)
+
+
+def _baseline() -> bool:
+    """See that the same tests pass against an unchanged copy, and that the copy is what they import."""
+    with tempfile.TemporaryDirectory(prefix="mp2p-mutation-") as folder:
+        copy = Path(folder)
+        shutil.copytree(SOURCE, copy / "mp2p_core", ignore=shutil.ignore_patterns("__pycache__"))
+        found = subprocess.run(
+            [sys.executable, "-c", "import mp2p_core; print(mp2p_core.__file__)"],
+            env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        if not found.startswith(folder):
+            print(f"tests would import {found.strip()}, not the copy")
+            return False
+        names = sorted({name for mutation in MUTATIONS for name in mutation.tests.partition(":")[0].split()})
+        code, output = _pytest(" ".join(names), copy)
+        if code:
+            print(output[-3000:])
+        return code == 0
+
+
+def main(words: list[str]) -> int:
+    """Run the mutations whose name contains one of the words, or all; print a table."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    print("unchanged: ", end="", flush=True)
+    if not _baseline():
+        print("the tests fail without any mutation")
+        return 2
+    print("all tests pass")
+    survived = 0
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for result in pool.map(_try, chosen):
+            survived += not result.killed
+            verdict = "caught  " if result.killed else "SURVIVED"
+            print(f"{verdict} {result.seconds:5.1f} s  {result.mutation.name:34} {result.note}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutations caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
