@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mp2p_core.errors import UsageError
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
+from mp2p_core.proto.addresses import pack_ipv4
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.events import Accepted, Connected, ConnectFailed, ConnectionClosed, MessageReceived
 from mp2p_core.proto.frames import (
@@ -173,26 +174,37 @@ def test_F10_one_key_holds_16_sessions_and_the_oldest_goes() -> None:
     assert [event.connection.session.remote_id for event in closed] == [p.receive_id for p in puppets[:3]]
 
 
-def test_F10_a_node_that_is_full_says_busy_to_friends() -> None:
-    bench = Bench()
-    for n in range(c.MAX_SESSIONS):
+def test_F10_many_identities_over_time_fill_every_table_to_its_bound_and_no_further() -> None:
+    """Each from another network, with another return address, and none ever leaves."""
+    bench = Bench(idle_timeout=100_000.0)
+    largest: dict[str, int] = {}
+    statuses: list[int] = []
+    for n in range(c.MAX_SESSIONS + 60):
         bench.now += 0.009
         puppet = Puppet(bench.key, seed=n)
         source = Puppet.SOURCE[:16] + (n << 8 | 10 << 24).to_bytes(4, "big")
-        (resp,) = bench.feed(puppet.init(), source=source)
-        puppet.read_resp(resp.data)
+        group = pack_ipv4(f"224.0.{224 + n % 20}.{n // 20 % 256}", 2000)
+        (resp,) = bench.feed(puppet.init(return_address=group), source=source)
+        statuses.append(puppet.read_resp(resp.data).status)
         bench.feed(puppet.seal(b""), source=source)
-    late = Puppet(bench.key, seed=c.MAX_SESSIONS)
-    bench.now += 1
-    (resp,) = bench.feed(late.init())
-    assert late.read_resp(resp.data).status == c.STATUS_BUSY
-    assert bench.feed(late.seal(b"\x01")) == []
-    assert bench.endpoint.sizes()["sessions"] == c.MAX_SESSIONS
-    assert bench.endpoint.sizes()["half-open"] == 0
-    bench.endpoint.close(bench.endpoint.connections()[0], 0, "", bench.now)
-    bench.advance(2.0)
-    (resp,) = bench.feed(Puppet(bench.key, seed=c.MAX_SESSIONS + 1).init())
-    assert bench.endpoint.counters["init-answered"] >= c.MAX_SESSIONS + 1
+        if n == c.MAX_SESSIONS + 19:
+            assert statuses == [c.STATUS_OK] * c.MAX_SESSIONS + [c.STATUS_BUSY] * 20
+            for connection in bench.endpoint.connections()[:40]:
+                bench.endpoint.close(connection, 0, "", bench.now)
+            bench.advance(c.CLOSING_LIFE)
+        if n % 50 == 0:
+            for name, size in bench.endpoint.sizes().items():
+                largest[name] = max(largest.get(name, 0), size)
+            bench.events.clear()
+    assert statuses[-40:] == [c.STATUS_OK] * 40, "room again"
+    sizes = bench.endpoint.sizes()
+    assert sizes["sessions"] == sizes["connections"] == c.MAX_SESSIONS
+    assert sizes["confirmed"] == c.PEER_TABLE_SIZE
+    assert bench.endpoint.counters["sessions-accepted"] > c.PEER_TABLE_SIZE
+    assert largest["answers"] == c.ANSWER_CACHE_SIZE
+    assert largest["answer-buckets"] == c.BUCKET_TABLE_SIZE
+    assert largest["half-open"] <= 1
+    assert largest["timers"] <= 3 * c.MAX_SESSIONS
 
 
 def test_Y6_two_processes_that_share_an_identity_both_connect() -> None:
