@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mp2p_core.transport import Transport, hookimpl
-
-from . import IPV4
+from mp2p_transport_v4 import IPV4
 
 __all__ = ["mp2p_transports"]
 

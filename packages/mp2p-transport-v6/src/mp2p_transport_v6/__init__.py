@@ -15,9 +15,8 @@ from mp2p_core.proto.addresses import (
     random_prefix_group,
 )
 from mp2p_core.transport import RandomBytes, Reach
+from mp2p_transport_v6.prefix import PrefixTransport, find_prefix
 from mp2p_udp import V6, MulticastTransport
-
-from .prefix import PrefixTransport, find_prefix
 
 __all__ = ["IPV6", "IPV6_PREFIX", "new_ipv6", "new_ipv6_from_prefix", "new_prefixed_ipv6"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mp2p_core.transport import Transport, hookimpl
-
-from . import IPV6, IPV6_PREFIX
+from mp2p_transport_v6 import IPV6, IPV6_PREFIX
 
 __all__ = ["mp2p_transports"]
 

@@ -12,11 +12,11 @@ Layers, lowest first; a module imports only from those before it:
 
 from __future__ import annotations
 
-from .channel import UdpChannel, open_channel
-from .family import V4, V6, Family
-from .inventory import Choice, Interface, Skipped, choose, list_interfaces
-from .options import Features, detect
-from .transport import MulticastTransport
+from mp2p_udp.channel import UdpChannel, open_channel
+from mp2p_udp.family import V4, V6, Family
+from mp2p_udp.inventory import Choice, Interface, Skipped, choose, list_interfaces
+from mp2p_udp.options import Features, detect
+from mp2p_udp.transport import MulticastTransport
 
 __all__ = [
     "V4",

@@ -17,14 +17,13 @@ from mp2p_core.transport import (
     Reach,
     Train,
 )
-
-from .errnos import of_bind
-from .family import Family, SocketAddress
-from .inventory import Choice, choose, list_interfaces
-from .membership import Membership
-from .options import IPPROTO_UDP, UDP_GRO, Features, detect, set_quietly
-from .reader import Reader
-from .trains import MAX_DATAGRAM_SIZE, TrainReceiver, TrainSender
+from mp2p_udp.errnos import of_bind
+from mp2p_udp.family import Family, SocketAddress
+from mp2p_udp.inventory import Choice, choose, list_interfaces
+from mp2p_udp.membership import Membership
+from mp2p_udp.options import IPPROTO_UDP, UDP_GRO, Features, detect, set_quietly
+from mp2p_udp.reader import Reader
+from mp2p_udp.trains import MAX_DATAGRAM_SIZE, TrainReceiver, TrainSender
 
 __all__ = ["UdpChannel", "open_channel"]
 

@@ -14,8 +14,7 @@ from typing import Final, TypeAlias
 
 from mp2p_core.proto.addresses import pack_ipv4, pack_ipv6
 from mp2p_core.transport import Address
-
-from . import options
+from mp2p_udp import options
 
 __all__ = ["V4", "V6", "Family", "SocketAddress"]
 

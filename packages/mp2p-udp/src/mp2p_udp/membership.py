@@ -12,13 +12,12 @@ import socket
 from typing import TYPE_CHECKING
 
 from mp2p_core.transport import Address, InterfaceStatus
-
-from .errnos import of_join, of_send
-from .options import set_quietly
+from mp2p_udp.errnos import of_join, of_send
+from mp2p_udp.options import set_quietly
 
 if TYPE_CHECKING:
-    from .family import Family
-    from .inventory import Interface
+    from mp2p_udp.family import Family
+    from mp2p_udp.inventory import Interface
 
 __all__ = ["Membership"]
 

@@ -12,15 +12,14 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mp2p_core.transport import Address, Path, Train
-
-from .errnos import NO_ROOM
-from .options import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, Features, set_quietly
+from mp2p_udp.errnos import NO_ROOM
+from mp2p_udp.options import IPPROTO_UDP, UDP_GRO, UDP_SEGMENT, Features, set_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .family import Family, SocketAddress
-    from .membership import Membership
+    from mp2p_udp.family import Family, SocketAddress
+    from mp2p_udp.membership import Membership
 
 __all__ = ["MAX_DATAGRAM_SIZE", "TrainReceiver", "TrainSender"]
 

@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 from mp2p_core.proto import addresses
 from mp2p_core.transport import TRANSPORT_API, Address, Channel, Listen, RandomBytes, Reach
-
-from .channel import open_channel
-from .family import Family
-from .options import Features
+from mp2p_udp.channel import open_channel
+from mp2p_udp.family import Family
+from mp2p_udp.options import Features
 
 __all__ = ["MulticastTransport"]
 
