@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.acks import AckSender, RoundTrip, SentLog
+from mp2p_core.proto.acks import AckSender, SentLog
 from mp2p_core.proto.frames import Ack, parse_frames_untrusted
+from mp2p_core.proto.rtt import RoundTrip
 
 
 def take(

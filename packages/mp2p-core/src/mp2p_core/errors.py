@@ -15,6 +15,8 @@
         ├── PeerUnreachable        no session within the time allowed
         ├── AuthRejected           the peer answered, and said no
         ├── Closed                 the session has ended
+        ├── StreamClosed           the peer reads no more of a stream
+        ├── StreamReset            the peer gave up what it was sending on a stream
         └── BadPacket              bytes from a stranger; never leaves the protocol core
 
 Local misuse and remote misbehaviour never share a class. Each message says what to do next.
@@ -38,6 +40,8 @@ __all__ = [
     "PeerUnreachable",
     "PortTaken",
     "RemoteError",
+    "StreamClosed",
+    "StreamReset",
     "TransportError",
     "UsageError",
 ]
@@ -158,3 +162,21 @@ class BadPacket(RemoteError):
     Raised only by functions whose name ends in `_untrusted`, caught by the endpoint, counted, never seen
     by applications.
     """
+
+
+class StreamClosed(RemoteError):
+    """The peer reads no more of this stream; `code` is its application's reason."""
+
+    def __init__(self, stream: int, code: int) -> None:
+        super().__init__(f"the peer stopped reading stream {stream} (code {code}): open another one")
+        self.stream = stream
+        self.code = code
+
+
+class StreamReset(RemoteError):
+    """The peer gave up its direction of this stream; `code` is its application's reason."""
+
+    def __init__(self, stream: int, code: int) -> None:
+        super().__init__(f"the peer reset stream {stream} (code {code}): what it was sending is incomplete")
+        self.stream = stream
+        self.code = code

@@ -6,7 +6,6 @@ and build on these two.
 
 from __future__ import annotations
 
-import math
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto.frames import Ack, encode_ack
 from mp2p_core.proto.ranges import RangeSet
 
-__all__ = ["AckSender", "Acked", "RoundTrip", "SentLog"]
+__all__ = ["AckSender", "Acked", "SentLog"]
 
 
 class AckSender:
@@ -111,37 +110,3 @@ class SentLog:
 
     def __len__(self) -> int:
         return len(self._sent)
-
-
-class RoundTrip:
-    """Smoothed round-trip time (RFC 9002, section 5)."""
-
-    __slots__ = ("_minimum", "_sampled", "smoothed", "variation")
-
-    def __init__(self, sample: float | None) -> None:
-        self._sampled = sample is not None
-        self._minimum = math.inf if sample is None else sample
-        self.smoothed = c.INITIAL_RTT if sample is None else sample
-        self.variation = self.smoothed / 2
-
-    def add(self, sample: float, ack_delay: float) -> None:
-        """Take a sample in seconds; the first one replaces the guess.
-
-        `ack_delay` is the peer's word: it counts up to MAX_ACK_DELAY, and never below the fastest round
-        trip, so that no peer can talk the time down to zero and with it the spacing of CLOSE.
-        """
-        self._minimum = min(self._minimum, sample)
-        ack_delay = min(ack_delay, c.MAX_ACK_DELAY)
-        if sample >= self._minimum + ack_delay:
-            sample -= ack_delay
-        if not self._sampled:
-            self._sampled = True
-            self.smoothed, self.variation = sample, sample / 2
-            return
-        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
-        self.smoothed += (sample - self.smoothed) / 8
-
-    @property
-    def pto(self) -> float:
-        """Probe timeout in seconds."""
-        return self.smoothed + max(4 * self.variation, c.GRANULARITY) + c.MAX_ACK_DELAY

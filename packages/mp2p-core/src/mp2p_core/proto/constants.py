@@ -134,3 +134,41 @@ LOSS_THRESHOLD: Final = 3
 
 KEEPALIVE_REPEATS: Final = 8
 """Pings between the first keepalive and the idle timeout."""
+
+# --- Streams: what both sides begin with (specification, section 6) ---------------------------------------
+
+STREAM_WINDOW: Final = 256 * 1024
+"""Credit of a stream before the first MAX_STREAM."""
+CONNECTION_WINDOW: Final = 1024 * 1024
+"""Credit of a connection before the first MAX_DATA."""
+MAX_OPEN_STREAMS: Final = 100
+"""Streams a side may open before the first MAX_STREAMS, and has open at any time."""
+MAX_STREAM_COUNT: Final = 2**31
+"""Streams a side can number in 32 bits, half of them being the other side's."""
+
+# --- Streams: this side's own limits (implementation) -----------------------------------------------------
+
+STREAM_WINDOW_CAP: Final = 16 * 1024 * 1024
+CONNECTION_WINDOW_CAP: Final = 32 * 1024 * 1024
+"""Where auto-tuning ends. Also the most that is sent and unacknowledged, whatever credit the peer gives."""
+TUNING_RTT: Final = 0.005
+"""Shortest round trip that auto-tuning believes in: a busy event loop takes this long to come round."""
+RESET_LIMIT: Final = 200
+RESET_SPAN: Final = 10.0
+"""More than RESET_LIMIT unserved streams cancelled within RESET_SPAN close the connection with code 9."""
+MAX_PIECES: Final = 32768
+"""Pieces received out of order, per connection. The largest window in datagrams of 1200 bytes, every other
+one lost, makes half of it; more is an attack (code 9)."""
+JOIN_SIZE: Final = 4096
+"""Neighbouring small pieces are joined up to this, so that a byte held costs no more than a few."""
+UNSENT_STREAM: Final = 1024 * 1024
+"""What a stream takes from the application ahead of sending."""
+UNSENT_CONNECTION: Final = 16 * 1024 * 1024
+"""What all streams together take ahead; once reached, each stream still takes UNSENT_FLOOR."""
+UNSENT_FLOOR: Final = 64 * 1024
+SMALLEST_FRAGMENT: Final = 64
+"""Room in a packet below which no STREAM frame is begun, unless everything fits."""
+STREAMS_REPORTED: Final = 25
+"""Streams ended before MAX_STREAMS says so; at once when the peer has used up half of its streams."""
+FORGOTTEN_STREAMS: Final = 256
+"""Final sizes remembered of streams that are gone, to tell late packets from reused numbers."""

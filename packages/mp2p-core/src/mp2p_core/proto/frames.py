@@ -5,9 +5,13 @@
     02 ACK    largest u64 | delay u16 (64 us) | n u8 <= 32 | first u16 | n x (gap u16, count u16)
     03 CLOSE  code u16 | len u8 | text
     08 MSG    len u16 | bytes
+    10 STREAM id u32 | offset u64 | len u32 | bytes         11 the same, and the end of the stream
+    14 RESET  id u32 | code u16 | final u64
+    15 STOP   id u32 | code u16
+    16 MAX_DATA u64    17 MAX_STREAM id u32 | u64    18 MAX_STREAMS u32
 
-The types 04 to 06 (path change), 10 to 18 (streams) and 20 (group repair) have their numbers and no code
-yet: like any unknown type they close the session with code 2.
+The types 04 to 06 (path change) and 20 (group repair) have their numbers and no code yet: like any unknown
+type they close the session with code 2.
 """
 
 from __future__ import annotations
@@ -20,16 +24,37 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto.constants import ACK_DELAY_UNIT, MAX_ACK_RANGES
 
 __all__ = [
+    "MAX_DATA",
+    "MAX_STREAM",
+    "MAX_STREAMS",
     "MSG_OVERHEAD",
     "PING_FRAME",
+    "RESET",
+    "STOP",
+    "STREAM",
+    "STREAM_LAST",
+    "STREAM_OVERHEAD",
     "Ack",
     "Close",
     "Frame",
+    "MaxData",
+    "MaxStreamData",
+    "MaxStreams",
     "Msg",
     "Ping",
+    "ResetStream",
+    "StopSending",
+    "StreamData",
+    "StreamFrame",
     "encode_ack",
     "encode_close",
+    "encode_max_data",
+    "encode_max_stream",
+    "encode_max_streams",
     "encode_msg",
+    "encode_reset",
+    "encode_stop",
+    "encode_stream_head",
     "parse_frames_untrusted",
 ]
 
@@ -38,6 +63,13 @@ _PING: Final = 0x01
 _ACK: Final = 0x02
 _CLOSE: Final = 0x03
 _MSG: Final = 0x08
+STREAM: Final = 0x10
+STREAM_LAST: Final = 0x11
+RESET: Final = 0x14
+STOP: Final = 0x15
+MAX_DATA: Final = 0x16
+MAX_STREAM: Final = 0x17
+MAX_STREAMS: Final = 0x18
 
 PING_FRAME: Final = bytes([_PING])
 MSG_OVERHEAD: Final = 3
@@ -48,6 +80,15 @@ _ACK_HEAD = struct.Struct(">BQHBH")
 _ACK_RANGE = struct.Struct(">HH")
 _CLOSE_HEAD = struct.Struct(">BHB")
 _MSG_HEAD = struct.Struct(">BH")
+_STREAM_HEAD = struct.Struct(">BIQI")
+_RESET = struct.Struct(">BIHQ")
+_STOP = struct.Struct(">BIH")
+_MAX_DATA = struct.Struct(">BQ")
+_MAX_STREAM = struct.Struct(">BIQ")
+_MAX_STREAMS = struct.Struct(">BI")
+
+STREAM_OVERHEAD: Final = _STREAM_HEAD.size
+"""Bytes of a STREAM frame before its data."""
 
 
 class Ping(NamedTuple):
@@ -74,7 +115,51 @@ class Msg(NamedTuple):
     data: bytes
 
 
-Frame: TypeAlias = Ping | Ack | Close | Msg
+class StreamData(NamedTuple):
+    """Bytes of a stream from `offset` on. `data` is a view of the packet, not a copy; `last` ends the stream."""
+
+    stream: int
+    offset: int
+    data: memoryview
+    last: bool
+
+
+class ResetStream(NamedTuple):
+    """The sender gives up its direction after `final` bytes; `code` is the application's."""
+
+    stream: int
+    code: int
+    final: int
+
+
+class StopSending(NamedTuple):
+    """The receiver reads no more; `code` is the application's."""
+
+    stream: int
+    code: int
+
+
+class MaxData(NamedTuple):
+    """Credit of the connection: bytes of all streams together, counted from the first."""
+
+    limit: int
+
+
+class MaxStreamData(NamedTuple):
+    """Credit of one stream: the offset up to which it may be sent."""
+
+    stream: int
+    limit: int
+
+
+class MaxStreams(NamedTuple):
+    """How many streams the other side may open, counted from the first."""
+
+    limit: int
+
+
+StreamFrame: TypeAlias = StreamData | ResetStream | StopSending | MaxData | MaxStreamData | MaxStreams
+Frame: TypeAlias = Ping | Ack | Close | Msg | StreamFrame
 _THE_PING = Ping()
 
 
@@ -108,6 +193,51 @@ def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
         floor = high - count + 1
     units = min(int(delay / ACK_DELAY_UNIT), _MAX_U16)
     return _ACK_HEAD.pack(_ACK, largest, units, len(tail), first) + b"".join(tail)
+
+
+def encode_stream_head(stream: int, offset: int, length: int, *, last: bool) -> bytes:
+    """Encode what stands before the `length` bytes of a STREAM frame; the data follows as it is."""
+    return _STREAM_HEAD.pack(STREAM_LAST if last else STREAM, stream, offset, length)
+
+
+def encode_reset(stream: int, code: int, final: int) -> bytes:
+    """Encode a RESET; `final` is the number of bytes ever sent on the stream."""
+    return _RESET.pack(RESET, stream, code, final)
+
+
+def encode_stop(stream: int, code: int) -> bytes:
+    """Encode a STOP."""
+    return _STOP.pack(STOP, stream, code)
+
+
+def encode_max_data(limit: int) -> bytes:
+    """Encode a MAX_DATA."""
+    return _MAX_DATA.pack(MAX_DATA, limit)
+
+
+def encode_max_stream(stream: int, limit: int) -> bytes:
+    """Encode a MAX_STREAM."""
+    return _MAX_STREAM.pack(MAX_STREAM, stream, limit)
+
+
+def encode_max_streams(limit: int) -> bytes:
+    """Encode a MAX_STREAMS."""
+    return _MAX_STREAMS.pack(MAX_STREAMS, limit)
+
+
+def _parse_credit_untrusted(kind: int, payload: bytes, at: int) -> tuple[StreamFrame, int]:
+    """Read a RESET, STOP or MAX_* frame."""
+    if kind == MAX_STREAM:
+        return MaxStreamData(*_MAX_STREAM.unpack_from(payload, at)[1:]), at + _MAX_STREAM.size
+    if kind == MAX_DATA:
+        return MaxData(_MAX_DATA.unpack_from(payload, at)[1]), at + _MAX_DATA.size
+    if kind == MAX_STREAMS:
+        return MaxStreams(_MAX_STREAMS.unpack_from(payload, at)[1]), at + _MAX_STREAMS.size
+    if kind == RESET:
+        return ResetStream(*_RESET.unpack_from(payload, at)[1:]), at + _RESET.size
+    if kind == STOP:
+        return StopSending(*_STOP.unpack_from(payload, at)[1:]), at + _STOP.size
+    raise BadPacket(f"frame {kind:#04x}")
 
 
 def _parse_ack_untrusted(payload: bytes, at: int) -> tuple[Ack, int]:
@@ -146,6 +276,13 @@ def parse_frames_untrusted(payload: bytes) -> list[Frame]:
                 if at > end:
                     raise BadPacket("msg cut")
                 frames.append(Msg(payload[start:at]))
+            elif kind | 1 == STREAM_LAST:
+                _, stream, offset, length = _STREAM_HEAD.unpack_from(payload, at)
+                start = at + STREAM_OVERHEAD
+                at = start + length
+                if at > end:
+                    raise BadPacket("stream cut")
+                frames.append(StreamData(stream, offset, memoryview(payload)[start:at], kind == STREAM_LAST))
             elif kind == _ACK:
                 ack, at = _parse_ack_untrusted(payload, at)
                 frames.append(ack)
@@ -162,7 +299,8 @@ def parse_frames_untrusted(payload: bytes) -> list[Frame]:
                 frames.append(Close(code, payload[at : at + length].decode(errors="replace")))
                 at += length
             else:
-                raise BadPacket(f"frame {kind:#04x}")
+                frame, at = _parse_credit_untrusted(kind, payload, at)
+                frames.append(frame)
     except struct.error:
         raise BadPacket("frame cut") from None
     return frames

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.acks import AckSender, RoundTrip, SentLog
+from mp2p_core.proto.acks import AckSender, SentLog
 from mp2p_core.proto.frames import (
     MSG_OVERHEAD,
     PING_FRAME,
@@ -31,6 +31,7 @@ from mp2p_core.proto.frames import (
 )
 from mp2p_core.proto.noise_suite import nonce_little_endian
 from mp2p_core.proto.replay import ReplayWindow
+from mp2p_core.proto.rtt import RoundTrip
 from mp2p_core.proto.states import SessionState, step
 from mp2p_core.proto.wire import data_header, data_packet_number
 
@@ -212,10 +213,13 @@ class Session:
             if acked.rtt is not None:
                 self.rtt.add(acked.rtt, frame.delay)
             self.answered_pings.extend(acked.pings)
-        elif isinstance(frame, Close) and self.state in (_OPEN, SessionState.CLOSING):
+        elif isinstance(frame, Close):
             if self.state is _OPEN:
                 self.close_code, self.close_reason = frame.code, frame.reason
-            self._drain("peer's close", now)
+            if self.state in (_OPEN, SessionState.CLOSING):
+                self._drain("peer's close", now)
+        else:
+            raise BadPacket("streams are not served yet")
 
     # --- sending ------------------------------------------------------------------------------------
 

@@ -1,0 +1,172 @@
+"""Large packets: one seal, many datagrams (docs/protocol.md, section 7).
+
+    0  1 type 0x16
+    1  1 part index
+    2  1 part count, 2 to 64
+    3  1 zero
+    4  8 receiver's id
+   12  8 packet number
+   20  n slice of ciphertext and tag; every part but the last has the same length
+
+The associated data is the header with index zero. A forged part can spoil its own packet and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto.constants import TAG_SIZE, TYPE_PART
+
+__all__ = [
+    "MAX_PARTS",
+    "PART_HEADER_SIZE",
+    "PartHeader",
+    "Reassembly",
+    "cut",
+    "parse_part_untrusted",
+    "part_header",
+    "part_room",
+    "split_untrusted",
+]
+
+_HEADER = struct.Struct(">BBBB8sQ")
+PART_HEADER_SIZE: Final = _HEADER.size
+MAX_PARTS: Final = 64
+_MAX_PACKETS: Final = 64
+"""Packets being put together, per session (section 7). The oldest goes."""
+_MAX_BYTES: Final = 4 << 20
+"""Bytes of parts held, per session: 64 packets of 64 KB."""
+
+PartHeader = tuple[int, int, bytes, int]
+"""Index, count, receiver's id, packet number."""
+
+
+def part_header(receive_id: bytes, number: int, count: int, index: int = 0) -> bytes:
+    """Pack the header of a part; with index 0 it is the packet's associated data."""
+    return _HEADER.pack(TYPE_PART, index, count, 0, receive_id, number)
+
+
+def part_room(datagram: int, count: int) -> int:
+    """Return the bytes of plaintext that fit `count` parts of `datagram` bytes."""
+    return count * (datagram - PART_HEADER_SIZE) - TAG_SIZE
+
+
+def cut(sealed: bytes, receive_id: bytes, number: int, datagram: int) -> list[bytes | memoryview]:
+    """Cut ciphertext and tag into parts: header and slice in turn, together `datagram` bytes each."""
+    step = datagram - PART_HEADER_SIZE
+    count = -(-len(sealed) // step)
+    view = memoryview(sealed)
+    buffers: list[bytes | memoryview] = []
+    for index in range(count):
+        buffers.append(_HEADER.pack(TYPE_PART, index, count, 0, receive_id, number))
+        buffers.append(view[index * step : (index + 1) * step])
+    return buffers
+
+
+def parse_part_untrusted(datagram: bytes | memoryview) -> PartHeader:
+    """Check a part's header and size."""
+    if len(datagram) <= PART_HEADER_SIZE:
+        raise BadPacket("part-malformed")
+    _, index, count, zero, receive_id, number = _HEADER.unpack_from(datagram)
+    if zero or not 2 <= count <= MAX_PARTS or index >= count:
+        raise BadPacket("part-malformed")
+    return index, count, receive_id, number
+
+
+_INDICES: Final = bytes(range(MAX_PARTS))
+
+
+def _whole_untrusted(buffer: bytes, at: int, size: int) -> tuple[int, PartHeader, bytes] | None:
+    """Look for a whole large packet whose parts follow each other in a received train.
+
+    `size` is the train's segment size. Returns where the packet ends, its header, and its ciphertext and
+    tag; None when it is not whole here, and the parts have to be taken one by one. Raises BadPacket.
+    """
+    header = parse_part_untrusted(memoryview(buffer)[at : at + size])
+    last = at + (header[1] - 1) * size
+    if header[0] or last + PART_HEADER_SIZE >= len(buffer):
+        return None
+    if buffer[at + 1 : last + 2 : size] != _INDICES[: header[1]]:
+        return None
+    if buffer[last + 2 : last + PART_HEADER_SIZE] != buffer[at + 2 : at + PART_HEADER_SIZE]:
+        return None
+    view = memoryview(buffer)
+    end = min(last + size, len(buffer))
+    pieces = [view[o + PART_HEADER_SIZE : o + size] for o in range(at, end, size)]
+    return end, header, b"".join(pieces)
+
+
+def split_untrusted(buffer: bytes, size: int) -> Iterator[tuple[PartHeader | None, bytes]]:
+    """Go through a received train of segments of `size` bytes.
+
+    Yields the header with ciphertext and tag of each large packet that is whole in it, and None with the
+    datagram for everything else.
+    """
+    at = 0
+    while at < len(buffer):
+        found = None
+        if buffer[at] == TYPE_PART:
+            with contextlib.suppress(BadPacket):  # counted when the datagram is looked at by itself
+                found = _whole_untrusted(buffer, at, size)
+        if found is None:
+            yield None, buffer[at : at + size]
+            at += size
+        else:
+            at, header, sealed = found
+            yield header, sealed
+
+
+class _Packet:
+    __slots__ = ("count", "parts", "size")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.parts: dict[int, bytes] = {}
+        self.size = 0
+
+
+class Reassembly:
+    """Parts of large packets of one session, until a packet is whole.
+
+    Attack: anybody who saw the id sends parts of packets that never become whole, or contradicts genuine
+    ones. Bounded in packets and bytes; the oldest packet goes, and a lost packet is sent again smaller.
+    """
+
+    __slots__ = ("_bytes", "_packets")
+
+    def __init__(self) -> None:
+        self._packets: OrderedDict[int, _Packet] = OrderedDict()
+        self._bytes = 0
+
+    def add_untrusted(self, index: int, count: int, number: int, body: bytes) -> bytes | None:
+        """Take a part; returns the packet's ciphertext and tag once it is whole."""
+        packet = self._packets.get(number)
+        if packet is None or packet.count != count:
+            # A contradiction: the genuine packet may be either. The newer one wins, and costs the other.
+            self.drop(number)
+            packet = self._packets[number] = _Packet(count)
+        if index in packet.parts:
+            return None
+        packet.parts[index] = body
+        packet.size += len(body)
+        self._bytes += len(body)
+        if len(packet.parts) == count:
+            self.drop(number)
+            return b"".join([packet.parts[i] for i in range(count)])
+        while len(self._packets) > _MAX_PACKETS or self._bytes > _MAX_BYTES:
+            self.drop(next(iter(self._packets)))
+        return None
+
+    def drop(self, number: int) -> None:
+        """Forget a packet."""
+        packet = self._packets.pop(number, None)
+        if packet is not None:
+            self._bytes -= packet.size
+
+    def __len__(self) -> int:
+        return len(self._packets)

@@ -1,0 +1,54 @@
+"""The round-trip time of a path (RFC 9002, section 5; docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import math
+
+from mp2p_core.proto import constants as c
+
+__all__ = ["RoundTrip"]
+
+
+class RoundTrip:
+    """Round-trip times in seconds: the latest as measured, the smallest, the smoothed one and its variation."""
+
+    __slots__ = ("latest", "minimum", "sampled", "smoothed", "variation")
+
+    def __init__(self, sample: float | None) -> None:
+        self.sampled = sample is not None
+        """Whether any of this was measured; all else is the guess to begin with."""
+        self.minimum = math.inf if sample is None else sample
+        self.smoothed = self.latest = c.INITIAL_RTT if sample is None else sample
+        self.variation = self.smoothed / 2
+
+    def add(self, sample: float, ack_delay: float) -> None:
+        """Take a sample; the first one replaces the guess.
+
+        `ack_delay` is the peer's word: it counts up to MAX_ACK_DELAY, and never below the fastest round
+        trip, so that no peer can talk the time down to zero and with it the spacing of CLOSE.
+        """
+        self.latest = sample
+        self.minimum = min(self.minimum, sample)
+        ack_delay = min(ack_delay, c.MAX_ACK_DELAY)
+        if sample >= self.minimum + ack_delay:
+            sample -= ack_delay
+        if not self.sampled:
+            self.sampled = True
+            self.smoothed, self.variation = sample, sample / 2
+            return
+        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
+        self.smoothed += (sample - self.smoothed) / 8
+
+    def forget_minimum(self) -> None:
+        """Take the latest sample for the smallest: the path may be another one (RFC 9002, section 5.2)."""
+        self.minimum = self.latest
+
+    @property
+    def loss_delay(self) -> float:
+        """How long after a packet later ones may arrive before it is lost (RFC 9002, section 6.1.2)."""
+        return max(9 / 8 * max(self.smoothed, self.latest), c.GRANULARITY)
+
+    @property
+    def pto(self) -> float:
+        """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
+        return self.smoothed + max(4 * self.variation, c.GRANULARITY) + c.MAX_ACK_DELAY

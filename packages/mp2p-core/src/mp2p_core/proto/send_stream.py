@@ -1,0 +1,327 @@
+"""The sending direction of a stream: what waits, what is out, what came back (docs/protocol.md, section 6).
+
+Bytes are kept as the application handed them over, and released as they are acknowledged. Losses are kept as
+ranges, so that a packet may be reported lost and acknowledged after all, in any order and more than once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from mp2p_core.errors import StreamClosed, UsageError
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.frames import STREAM, STREAM_LAST, STREAM_OVERHEAD, encode_stream_head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mp2p_core.proto.flow import SendBudget
+
+__all__ = ["Buffer", "SendStream", "Sent", "Spans"]
+
+Buffer: TypeAlias = bytes | memoryview
+
+
+class Sent(NamedTuple):
+    """A frame that went out: what `Streams.acked` and `Streams.lost` have to know.
+
+    `kind` is the frame's type byte. STREAM has the range of bytes in `start` and `end`, MAX_* the limit in
+    `start`.
+    """
+
+    kind: int
+    stream: int
+    start: int
+    end: int
+
+
+class Spans:
+    """Ranges of offsets, from `start` up to and without `end`; sorted, never touching.
+
+    There are never more of them than frames in flight, and the sender decides on those.
+    """
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Put a range in; an empty one leaves nothing behind, for `remove` would not find it again."""
+        if start >= end:
+            return
+        starts, ends = self._starts, self._ends
+        i = bisect_left(ends, start)
+        j = bisect_right(starts, end)
+        if i < j:
+            start = min(start, starts[i])
+            end = max(end, ends[j - 1])
+        starts[i:j] = [start]
+        ends[i:j] = [end]
+
+    def remove(self, start: int, end: int) -> None:
+        """Take a range out, where it is there."""
+        starts, ends = self._starts, self._ends
+        i = bisect_right(ends, start)
+        j = bisect_left(starts, end)
+        if i >= j:
+            return
+        kept = [(starts[i], start)] if starts[i] < start else []
+        if ends[j - 1] > end:
+            kept.append((end, ends[j - 1]))
+        starts[i:j] = [a for a, _ in kept]
+        ends[i:j] = [b for _, b in kept]
+
+    def within(self, start: int, end: int) -> list[tuple[int, int]]:
+        """List the ranges that overlap this one, whole."""
+        i = bisect_right(self._ends, start)
+        j = bisect_left(self._starts, end)
+        return list(zip(self._starts[i:j], self._ends[i:j], strict=True))
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The lowest range."""
+        return self._starts[0], self._ends[0]
+
+    def clear(self) -> None:
+        """Take out everything."""
+        self._starts.clear()
+        self._ends.clear()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (start, end), lowest first."""
+        return zip(self._starts, self._ends, strict=True)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+
+class SendStream:
+    """One direction of one stream. `Streams` owns it and decides when it may send.
+
+    Offsets: `base` <= `next` <= `written`. Below `base` everything is acknowledged and released, from `next`
+    on nothing has been sent.
+    """
+
+    __slots__ = (
+        "_acked", "_chunks", "_end_acked", "_end_due", "_lost", "_shared", "_starts", "base", "blocked", "final",
+        "in_ready", "in_urgent", "limit", "next", "number", "reset_acked", "reset_code", "stopped_code", "told",
+        "written",
+    )  # fmt: skip
+
+    def __init__(self, number: int, shared: SendBudget) -> None:
+        self.number = number
+        self.limit = c.STREAM_WINDOW
+        """The peer's MAX_STREAM."""
+        self.base = 0
+        self.next = 0
+        self.written = 0
+        self.final: int | None = None
+        """Where the application ended it."""
+        self.reset_code: int | None = None
+        self.reset_acked = False
+        self.stopped_code: int | None = None
+        """The code of the peer's STOP."""
+        self.told = False
+        """Whether the application knows that this direction has ended: it ended it, or was told of a STOP."""
+        self.blocked = False
+        """Whether `write` took less than it was given."""
+        self.in_ready = False
+        self.in_urgent = False
+        self._shared = shared
+        self._chunks: list[Buffer] = []
+        self._starts: list[int] = []
+        self._acked = Spans()
+        self._lost = Spans()
+        self._end_due = False  # the end has to be said, for the first time or again
+        self._end_acked = False
+
+    # --- application ----------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise StreamClosed after a STOP, UsageError when the application has ended this direction."""
+        if self.stopped_code is not None:
+            self.told = True
+            raise StreamClosed(self.number, self.stopped_code)
+        if self.reset_code is not None or self.final is not None:
+            raise UsageError(f"stream {self.number} has been ended: nothing more can be written to it")
+
+    def write(self, data: Buffer) -> int:
+        """Take what there is room for; returns how many bytes. A `memoryview` must not change afterwards."""
+        self.check_open()
+        size = len(data)
+        taken = min(size, self._shared.allowance(self.unsent) - self.unsent)
+        if taken < size:
+            self.blocked = True
+            data = memoryview(data)[: max(taken, 0)]
+        if taken <= 0:
+            return 0
+        chunks = self._chunks
+        if chunks and len(chunks[-1]) + taken <= c.JOIN_SIZE:
+            chunks[-1] = b"".join((chunks[-1], data))
+        else:
+            # Slices of a view share the application's buffer; small ones are copied, to be joined cheaply.
+            chunks.append(memoryview(data) if taken > c.JOIN_SIZE else bytes(data))
+            self._starts.append(self.written)
+        self.written += taken
+        self._shared.unsent += taken
+        return taken
+
+    def finish(self) -> None:
+        """End this direction after what has been written."""
+        if self.final is None or self.stopped_code is not None:
+            self.check_open()
+            self.final = self.written
+            self._end_due = True
+            self.told = True
+
+    def reset(self, code: int) -> bool:
+        """Give up on what has not been acknowledged; False when there is nothing to say to the peer."""
+        if self.done or self.reset_code is not None:
+            return False
+        self.reset_code = code
+        self._shared.unsent -= self.unsent
+        self._shared.unacked -= self.next - self.base
+        self.written = self.base = self.next
+        self._end_due = False
+        for kept in (self._chunks, self._starts, self._acked, self._lost):
+            kept.clear()
+        return True
+
+    # --- state ----------------------------------------------------------------------------------------
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent for the first time."""
+        return self.written - self.next
+
+    @property
+    def sendable(self) -> int:
+        """Bytes that this stream's own credit lets go out now for the first time; see `SendBudget.available`."""
+        return min(self.written, self.limit, self.base + c.STREAM_WINDOW_CAP) - self.next
+
+    @property
+    def urgent(self) -> bool:
+        """Whether there is something that needs no credit: what was lost, or a bare end."""
+        return bool(self._lost) or (self._end_due and self.next == self.final)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the peer has acknowledged everything, the end included."""
+        return self._end_acked and self.base == self.final and self.reset_code is None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing of this direction can go out any more."""
+        return self.reset_acked or self.finished
+
+    @property
+    def served(self) -> bool:
+        """Whether the application has done anything with this direction."""
+        return self.written > 0 or self.final is not None or self.reset_code is not None
+
+    @property
+    def chunks(self) -> int:
+        """How many buffers are held."""
+        return len(self._chunks)
+
+    @property
+    def spans(self) -> int:
+        """How many ranges are held."""
+        return len(self._acked) + len(self._lost)
+
+    # --- network --------------------------------------------------------------------------------------
+
+    def fill_lost(self, room: int, out: list[Buffer]) -> Sent | None:
+        """Append a frame of what needs no credit; None when the room is too small for it."""
+        start, end = self._lost.first if self._lost else (self.next, self.next)
+        size = self._fitting(room, end - start)
+        if size is None:
+            return None
+        self._lost.remove(start, start + size)
+        return self._frame(start, start + size, out)
+
+    def fill_new(self, room: int, credit: int, out: list[Buffer]) -> Sent | None:
+        """Append a frame of new bytes, at most `credit` of them; None when the room is too small for it."""
+        size = self._fitting(room, min(self.sendable, credit))
+        if size is None:
+            return None
+        start = self.next
+        self.next = end = start + size
+        shared = self._shared
+        shared.sent += size
+        shared.unacked += size
+        shared.unsent -= size
+        return self._frame(start, end, out)
+
+    @staticmethod
+    def _fitting(room: int, size: int) -> int | None:
+        room -= STREAM_OVERHEAD
+        if size <= room:
+            return size
+        return room if room >= c.SMALLEST_FRAGMENT - STREAM_OVERHEAD else None
+
+    def _frame(self, start: int, end: int, out: list[Buffer]) -> Sent:
+        last = end == self.final
+        if last:
+            self._end_due = False
+        out.append(encode_stream_head(self.number, start, end - start, last=last))
+        chunks, starts = self._chunks, self._starts
+        i = bisect_right(starts, start) - 1
+        at = start
+        while at < end:
+            chunk, first = chunks[i], starts[i]
+            after = first + len(chunk)
+            out.append(chunk if at == first and after <= end else chunk[at - first : end - first])
+            at = after
+            i += 1
+        return Sent(STREAM_LAST if last else STREAM, self.number, start, end)
+
+    def acked(self, start: int, end: int, *, last: bool) -> bool:
+        """Note that the peer has a range, and release what it has from the beginning; True when that was all."""
+        if self.finished:
+            return False
+        if last:
+            self._end_acked = True
+            self._end_due = False
+        if self._lost:
+            self._lost.remove(start, end)
+        if start > self.base:
+            self._acked.add(start, end)
+            return False
+        if end > self.base:
+            self._release(end)
+        return self.finished
+
+    def _release(self, end: int) -> None:
+        acked = self._acked
+        while acked and acked.first[0] <= end:
+            span = acked.first
+            acked.remove(*span)
+            end = max(end, span[1])
+        self._shared.unacked -= end - self.base
+        self.base = end
+        chunks, starts = self._chunks, self._starts
+        gone = bisect_right(starts, end)
+        if gone and starts[gone - 1] + len(chunks[gone - 1]) > end:
+            gone -= 1
+        del chunks[:gone], starts[:gone]
+
+    def lost(self, start: int, end: int, *, last: bool) -> None:
+        """Put a range up for sending again, where the peer has not acknowledged it since."""
+        if self.reset_code is not None:
+            return
+        if last and not self._end_acked:
+            self._end_due = True
+        start = max(start, self.base)
+        if start >= end:
+            return
+        lost = self._lost
+        lost.add(start, end)
+        for span in self._acked.within(start, end):
+            lost.remove(*span)

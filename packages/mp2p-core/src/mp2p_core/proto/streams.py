@@ -1,0 +1,383 @@
+"""All streams of one connection (docs/protocol.md, section 6; the rules are those of RFC 9000, sections 2 to 4).
+
+What goes out next is decided here, and what happens when it arrives or is lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from mp2p_core.errors import StreamClosed, StreamReset, UsageError
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.frames import (
+    MAX_DATA,
+    MAX_STREAM,
+    MAX_STREAMS,
+    RESET,
+    STOP,
+    STREAM,
+    STREAM_LAST,
+    STREAM_OVERHEAD,
+    MaxData,
+    MaxStreamData,
+    MaxStreams,
+    ResetStream,
+    StreamData,
+    encode_max_data,
+    encode_max_stream,
+    encode_max_streams,
+    encode_reset,
+    encode_stop,
+)
+from mp2p_core.proto.send_stream import Sent
+from mp2p_core.proto.stream_table import StreamEvent, StreamEventKind, StreamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mp2p_core.proto.frames import StreamFrame
+    from mp2p_core.proto.send_stream import Buffer, SendStream
+    from mp2p_core.proto.stream_table import LiveStream
+
+__all__ = ["Streams"]
+
+_MAX_U16: Final = 0xFFFF
+_DATA: Final = (STREAM, STREAM_LAST)
+_OF_A_STREAM: Final = (RESET, STOP, MAX_STREAM)
+
+
+class Streams:
+    """The streams of one connection. Sans-IO: frames go in and come out; time only as an argument.
+
+    Calls on a stream that is not open raise UsageError, but `finish`, `reset` and `stop` on one that is gone
+    do nothing: cleaning up twice is no mistake.
+    """
+
+    __slots__ = ("_control", "_ready", "_receiving", "_sending", "_table", "_urgent", "events")
+
+    def __init__(self, *, initiator: bool) -> None:
+        table = StreamTable(initiator=initiator)
+        self.events = table.events
+        """To be emptied by the owner. A call of `receive_untrusted`, `fill` or `acked` adds few, or one a frame."""
+        self._table = table
+        self._sending = table.sending
+        self._receiving = table.receiving
+        # Frames due, by (type, stream), oldest first. At most three for each live stream, and two more.
+        self._control: dict[tuple[int, int], None] = {}
+        self._urgent: deque[SendStream] = deque()  # those with something that needs no credit
+        self._ready: deque[SendStream] = deque()  # those with new data within their own credit
+
+    # --- application ----------------------------------------------------------------------------------
+
+    def open(self) -> int | None:
+        """Open a stream and return its number; None when the peer allows no more, until STREAMS_AVAILABLE.
+
+        The peer learns of it with the first frame, so from `write`, `finish`, `reset` or `stop`.
+        """
+        return self._table.open()
+
+    def write(self, stream: int, data: Buffer) -> int:
+        """Queue bytes, in order and reliably; returns how many were taken, maybe none: then wait for WRITABLE.
+
+        Taken are up to 1 MiB ahead of sending (64 KiB when the connection's streams have 16 MiB waiting
+        together). `data` is kept as it is until the peer has acknowledged it; what could change is copied.
+        Raises StreamClosed when the peer stopped reading, UsageError after `finish` or `reset`.
+        """
+        if type(data) is not bytes:
+            view = memoryview(data)
+            data = view.cast("B") if view.readonly and view.c_contiguous else view.tobytes()
+        live = self._table.get(stream)
+        send = live.send
+        try:
+            taken = send.write(data)
+        except StreamClosed:
+            self._forget_if_done(stream, live)
+            raise
+        if not send.in_ready:
+            self._queue(send)
+        return taken
+
+    def finish(self, stream: int) -> None:
+        """End our direction after what was written. Raises StreamClosed when the peer stopped reading."""
+        live = self._table.find(stream)
+        if live is None:
+            return
+        try:
+            live.send.finish()
+        except StreamClosed:
+            self._forget_if_done(stream, live)
+            raise
+        self._queue(live.send)
+
+    def reset(self, stream: int, code: int) -> None:
+        """End our direction at once and drop what was not sent; `code` (16 bits) is for the peer's application."""
+        _check_code(code)
+        live = self._table.find(stream)
+        if live is not None:
+            live.send.told = True
+            self._reset(live.send, code)
+            self._forget_if_done(stream, live)
+
+    def read(self, stream: int, limit: int) -> Buffer | None:
+        """Return the next bytes in order, at most `limit`; b"" at the end, None when there are none yet.
+
+        A large piece is a view of the packet that brought it, read-only: `bytes(piece)` copies it, and costs
+        nothing when it is bytes already. Raises StreamReset; what came before a reset and was not read is lost.
+        """
+        if limit < 1:
+            raise UsageError("a read takes at least one byte: give a limit above 0")
+        live = self._table.get(stream)
+        receive = live.receive
+        if receive.stop_code is not None:
+            raise UsageError(f"stream {stream} was stopped: nothing more can be read from it")
+        try:
+            chunk = receive.read(limit)
+        except StreamReset:
+            self._forget_if_done(stream, live)
+            raise
+        if receive.update_due:
+            receive.update_due = False
+            self._control[MAX_STREAM, stream] = None
+        if self._receiving.update_due:
+            self._tell_max_data()
+        if receive.told:
+            self._forget_if_done(stream, live)
+        return chunk
+
+    def stop(self, stream: int, code: int) -> None:
+        """Read no more and drop what comes; `code` (16 bits) is for the peer's application."""
+        _check_code(code)
+        live = self._table.find(stream)
+        if live is not None:
+            if live.receive.stop(code):
+                self._control[STOP, stream] = None
+            self._control.pop((MAX_STREAM, stream), None)
+            self._tell_max_data()
+            self._forget_if_done(stream, live)
+
+    def set_rtt(self, rtt: float) -> None:
+        """Tell the smoothed round-trip time in seconds, for auto-tuning."""
+        self._receiving.rtt = max(rtt, c.TUNING_RTT)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Count what is held. Bytes are those of the data; see the modules for what comes on top."""
+        control, queued = len(self._control), len(self._urgent) + len(self._ready)
+        return {**self._table.sizes(), "control": control, "queued": queued}
+
+    # --- network: receiving ---------------------------------------------------------------------------
+
+    def receive_untrusted(self, frame: StreamFrame, now: float) -> None:
+        """Take a frame. Raises StreamError, whose code the connection closes with."""
+        self._receiving.now = now
+        if isinstance(frame, StreamData):
+            live = self._table.reach_untrusted(frame.stream)
+            if live is None:
+                self._table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
+                return
+            live.receive.receive_untrusted(frame.offset, frame.data, last=frame.last)
+            self._received(frame.stream, live)
+        elif isinstance(frame, MaxData):
+            self._sending.limit = max(self._sending.limit, frame.limit)
+        elif isinstance(frame, MaxStreams):
+            self._table.more_streams_untrusted(frame.limit)
+        elif isinstance(frame, MaxStreamData):
+            live = self._table.reach_untrusted(frame.stream)
+            if live is not None and frame.limit > live.send.limit:
+                live.send.limit = frame.limit
+                self._queue(live.send)
+        elif isinstance(frame, ResetStream):
+            live = self._table.reach_untrusted(frame.stream)
+            if live is None:
+                self._table.late_untrusted(frame.stream, frame.final, last=True)
+                return
+            self._table.count_cancelled_untrusted(frame.stream, live, now)
+            live.receive.reset_untrusted(frame.code, frame.final)
+            self._received(frame.stream, live)
+        else:
+            live = self._table.reach_untrusted(frame.stream)
+            if live is not None:
+                self._table.count_cancelled_untrusted(frame.stream, live, now)
+                self._stopped(live.send, frame.code)
+
+    def _received(self, number: int, live: LiveStream) -> None:
+        receive = live.receive
+        if receive.told:
+            self._forget_if_done(number, live)
+        elif not receive.readable_told and receive.readable:
+            receive.readable_told = True
+            self.events.append(StreamEvent(StreamEventKind.READABLE, number))
+        if self._receiving.update_due:
+            self._tell_max_data()
+
+    def _stopped(self, send: SendStream, code: int) -> None:
+        if send.done or send.reset_code is not None:
+            return
+        send.stopped_code = code
+        self._reset(send, code)
+        self.events.append(StreamEvent(StreamEventKind.STOPPED, send.number))
+
+    # --- network: sending -----------------------------------------------------------------------------
+
+    def has_control(self) -> bool:
+        """Tell whether a credit or another control frame waits, so that reading should lead to sending."""
+        return bool(self._control)
+
+    def wants_to_send(self) -> bool:
+        """Tell whether `fill` has something for a packet with at least 64 bytes of room."""
+        return bool(self._control or self._urgent or (self._ready and self._sending.available > 0))
+
+    def fill(self, room: int, out: list[Buffer]) -> list[Sent]:
+        """Append frames of at most `room` bytes together; returns what `acked` or `lost` is to be called with.
+
+        Control frames go first, then what was lost, then new data of one stream after another. Stream data is
+        appended as it is held, beside its header: joining is the caller's. An empty list means that the room
+        was too small for what comes next.
+        """
+        sent: list[Sent] = []
+        if self._control:
+            room = self._fill_control(room, out, sent)
+        urgent = self._urgent
+        while urgent:
+            send = urgent[0]
+            frame = send.fill_lost(room, out)
+            if frame is None:
+                return sent
+            sent.append(frame)
+            room -= STREAM_OVERHEAD + frame.end - frame.start
+            if not send.urgent:
+                send.in_urgent = False
+                urgent.popleft()
+        budget, ready = self._sending, self._ready
+        while ready and (credit := budget.available) > 0:
+            send = ready[0]
+            frame = send.fill_new(room, credit, out)
+            if frame is None:
+                break
+            sent.append(frame)
+            room -= STREAM_OVERHEAD + frame.end - frame.start
+            ready.popleft()
+            send.in_ready = send.sendable > 0
+            if send.in_ready:
+                ready.append(send)
+            if send.blocked and 2 * send.unsent <= budget.allowance(send.unsent):
+                send.blocked = False
+                self.events.append(StreamEvent(StreamEventKind.WRITABLE, send.number))
+        return sent
+
+    def _fill_control(self, room: int, out: list[Buffer], sent: list[Sent]) -> int:
+        said = []
+        receiving = self._receiving
+        for kind, number in self._control:
+            limit = 0
+            if kind == MAX_DATA:
+                limit = receiving.credit.update(receiving.now, receiving.rtt)
+                frame = encode_max_data(limit)
+            elif kind == MAX_STREAMS:
+                limit = self._table.accept_limit
+                frame = encode_max_streams(limit)
+            elif kind == MAX_STREAM:
+                limit = self._table.live[number].receive.credit.update(receiving.now, receiving.rtt)
+                frame = encode_max_stream(number, limit)
+            elif kind == RESET:
+                send = self._table.live[number].send
+                frame = encode_reset(number, send.reset_code or 0, send.next)
+            else:
+                frame = encode_stop(number, self._table.live[number].receive.stop_code or 0)
+            if len(frame) > room:
+                break
+            room -= len(frame)
+            out.append(frame)
+            sent.append(Sent(kind, number, limit, 0))
+            said.append((kind, number))
+        for key in said:
+            del self._control[key]
+        return room
+
+    def acked(self, sent: Sequence[Sent]) -> None:
+        """Note that the packet with these frames arrived, be it after it was called lost."""
+        for kind, number, start, end in sent:
+            live = self._table.live.get(number)
+            if live is None:
+                continue
+            send = live.send
+            if kind in _DATA:
+                finished = send.acked(start, end, last=kind == STREAM_LAST)
+                if send.in_urgent and not send.urgent:
+                    send.in_urgent = False
+                    self._urgent.remove(send)
+                if send.unsent and not send.in_ready:
+                    self._queue(send)
+                if finished:
+                    self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+                    self._forget_if_done(number, live)
+            elif kind == RESET:
+                send.reset_acked = True
+                self._forget_if_done(number, live)
+
+    def lost(self, sent: Sequence[Sent]) -> None:
+        """Note that the packet with these frames is taken for lost; what still matters goes out again, first."""
+        for kind, number, start, end in sent:
+            if kind == MAX_DATA:
+                newest = self._receiving.credit.limit == start
+            elif kind == MAX_STREAMS:
+                newest = self._table.accept_limit == start
+            else:
+                live = self._table.live.get(number)
+                if live is None:
+                    continue
+                if kind in _DATA:
+                    live.send.lost(start, end, last=kind == STREAM_LAST)
+                    self._queue(live.send)
+                    continue
+                if kind == MAX_STREAM:
+                    receive = live.receive
+                    newest = (
+                        receive.credit.limit == start and receive.final is None and not receive.discarding
+                    )
+                elif kind == RESET:
+                    newest = not live.send.reset_acked
+                else:
+                    newest = live.receive.final is None
+            if newest:
+                self._control[kind, number] = None
+
+    # --- bookkeeping ----------------------------------------------------------------------------------
+
+    def _queue(self, send: SendStream) -> None:
+        """Put a stream where `fill` finds it, as far as it has something to send."""
+        if not send.in_urgent and send.urgent:
+            send.in_urgent = True
+            self._urgent.append(send)
+        if not send.in_ready and send.sendable > 0:
+            send.in_ready = True
+            self._ready.append(send)
+
+    def _reset(self, send: SendStream, code: int) -> None:
+        if not send.reset(code):
+            return
+        if send.in_urgent:
+            send.in_urgent = False
+            self._urgent.remove(send)
+        if send.in_ready:
+            send.in_ready = False
+            self._ready.remove(send)
+        self._control[RESET, send.number] = None
+
+    def _tell_max_data(self) -> None:
+        if self._receiving.update_due:
+            self._receiving.update_due = False
+            self._control[MAX_DATA, 0] = None
+
+    def _forget_if_done(self, number: int, live: LiveStream) -> None:
+        if not self._table.forget_if_done(number, live):
+            return
+        for kind in _OF_A_STREAM:
+            self._control.pop((kind, number), None)
+        if self._table.raise_accept_limit():
+            self._control[MAX_STREAMS, 0] = None
+
+
+def _check_code(code: int) -> None:
+    if not 0 <= code <= _MAX_U16:
+        raise UsageError(f"{code} is no stream code: give one from 0 to {_MAX_U16}")

@@ -1,0 +1,87 @@
+"""Round-trip times (RFC 9002, section 5; protocol section 6)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.rtt import RoundTrip
+
+
+def test_round_trip_time_follows_rfc_9002() -> None:
+    rtt = RoundTrip(None)
+    assert rtt.smoothed == c.INITIAL_RTT
+    assert not rtt.sampled
+    rtt.add(0.100, 0.0)
+    assert rtt.sampled
+    assert (rtt.smoothed, rtt.variation) == (0.100, 0.050)
+    rtt.add(0.180, 0.0)
+    assert rtt.smoothed == pytest.approx(0.110)
+    assert rtt.variation == pytest.approx(0.75 * 0.050 + 0.25 * 0.080)
+    assert rtt.pto == pytest.approx(rtt.smoothed + 4 * rtt.variation + 0.025)
+    assert RoundTrip(0.04).smoothed == 0.04
+
+
+def test_a_claimed_delay_counts_up_to_25_ms_and_never_below_the_fastest_round_trip() -> None:
+    rtt = RoundTrip(0.1)
+    rtt.add(0.140, 0.010)
+    assert rtt.smoothed == pytest.approx(0.1 + (0.130 - 0.1) / 8)
+    for _ in range(200):
+        rtt.add(0.1, 4.0)
+    assert rtt.smoothed == pytest.approx(0.1), "a liar does not bring it down"
+    for _ in range(200):
+        rtt.add(0.2, 4.0)
+    assert rtt.smoothed == pytest.approx(0.175)
+
+
+def test_the_first_sample_is_taken_as_it_is() -> None:
+    rtt = RoundTrip(None)
+    rtt.add(0.050, 0.020)
+    assert rtt.smoothed == 0.050, "there is nothing yet to hold the claimed delay against"
+
+
+def test_the_latest_time_is_the_measured_one() -> None:
+    """The time threshold is held against it, so the peer's word may not shorten it (RFC 9002, section 6.1.2)."""
+    rtt = RoundTrip(0.010)
+    rtt.add(0.100, 0.025)
+    assert rtt.latest == 0.100
+    assert rtt.loss_delay == pytest.approx(0.1125)
+    for _ in range(100):
+        rtt.add(0.010, 0.0)
+    assert rtt.loss_delay == pytest.approx(9 / 8 * rtt.smoothed)
+
+
+def test_no_timer_is_finer_than_two_milliseconds() -> None:
+    rtt = RoundTrip(0.00001)
+    for _ in range(100):
+        rtt.add(0.00001, 0.0)
+    assert rtt.loss_delay == 0.002
+    assert rtt.pto == pytest.approx(0.00001 + 0.002 + 0.025)
+
+
+def test_the_minimum_can_be_forgotten() -> None:
+    rtt = RoundTrip(0.010)
+    rtt.add(0.200, 0.020)
+    assert rtt.minimum == 0.010
+    rtt.forget_minimum()
+    assert rtt.minimum == 0.200
+    rtt.add(0.150, 0.0)
+    assert rtt.minimum == 0.150
+    assert RoundTrip(None).minimum == math.inf
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5)), min_size=1))
+def test_times_stay_within_what_was_measured(samples: list[tuple[float, float]]) -> None:
+    rtt = RoundTrip(None)
+    for sample, delay in samples:
+        rtt.add(sample, delay)
+    measured = [sample for sample, _ in samples]
+    slack = 1e-9
+    assert rtt.minimum == min(measured)
+    assert rtt.minimum - slack <= rtt.smoothed <= max(measured) + slack
+    assert rtt.variation >= 0
+    assert rtt.pto >= rtt.smoothed + c.MAX_ACK_DELAY
