@@ -1,7 +1,8 @@
-"""Large packets cut into parts and put together again (section 7)."""
+"""Large packets: one seal, many datagrams (protocol section 7; rows P1, P4, P8, P9, F6, Y1)."""
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import BadPacket
+from mp2p_core.proto import parts as p
 from mp2p_core.proto.parts import (
-    PART_HEADER_SIZE,
     Reassembly,
     cut,
     parse_part_untrusted,
@@ -19,109 +20,277 @@ from mp2p_core.proto.parts import (
     split_untrusted,
 )
 
-ID = b"receiver"
+ID = b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7"
+OTHER = b"otherid!"
+D = 1452
 
 
-def datagrams(sealed: bytes, number: int, size: int) -> list[bytes]:
-    joined = b"".join(cut(sealed, ID, number, size))
-    return [joined[at : at + size] for at in range(0, len(joined), size)]
+def datagrams(sealed: bytes, number: int = 7, datagram: int = D, receive_id: bytes = ID) -> list[bytes]:
+    """The datagrams that a sealed packet travels in."""
+    buffers = cut(sealed, receive_id, number, datagram)
+    return [bytes(head) + bytes(body) for head, body in zip(buffers[::2], buffers[1::2], strict=True)]
 
 
-@given(st.integers(2, 64), st.integers(100, 1500), st.data())
-def test_what_is_cut_comes_together_in_any_order(count: int, size: int, data: st.DataObject) -> None:
-    length = data.draw(
-        st.integers((count - 1) * (size - PART_HEADER_SIZE) + 1, count * (size - PART_HEADER_SIZE))
-    )
-    sealed = random.Random(length).randbytes(length)
-    parts = datagrams(sealed, 7, size)
-    assert len(parts) == count
-    assert {len(part) for part in parts[:-1]} == {size}
-    data.draw(st.randoms(use_true_random=False)).shuffle(parts)
-    reassembly = Reassembly()
-    whole = [out for part in parts if (out := add(reassembly, part)) is not None]
-    assert whole == [sealed]
-    assert len(reassembly) == 0
+def add(table: Reassembly, datagram: bytes) -> bytes | None:
+    return table.add_untrusted(parse_part_untrusted(datagram), datagram[p.PART_HEADER_SIZE :])
 
 
-def add(reassembly: Reassembly, datagram: bytes) -> bytes | None:
-    index, count, _, number = parse_part_untrusted(datagram)
-    return reassembly.add_untrusted(index, count, number, datagram[PART_HEADER_SIZE:])
+# --- layout ------------------------------------------------------------------------------------------
 
 
-def test_the_room_is_what_cut_makes_of_it() -> None:
+def test_the_header_is_that_of_the_protocol_to_the_byte() -> None:
+    assert part_header(ID, 0x1122, 5, 3) == bytes.fromhex("16 03 05 00 a0a1a2a3a4a5a6a7 0000000000001122")
+    assert part_header(ID, 0x1122, 5)[1] == 0, "with index zero it is the associated data"
+    assert parse_part_untrusted(part_header(ID, 0x1122, 5, 3) + b"x") == (3, 5, ID, 0x1122)
+
+
+@pytest.mark.parametrize("size", [2 * D, 5 * D + 17, 44 * (D - 20), 44 * (D - 20) - 1, D])
+def test_every_part_but_the_last_has_the_same_length(size: int) -> None:
+    sealed = random.Random(size).randbytes(size)
+    made = datagrams(sealed)
+    assert {len(each) for each in made[:-1]} == {D}
+    assert 20 < len(made[-1]) <= D
+    assert b"".join(each[20:] for each in made) == sealed
+    assert [parse_part_untrusted(each) for each in made] == [(n, len(made), ID, 7) for n in range(len(made))]
+
+
+def test_a_full_packet_has_room_for_what_it_says() -> None:
     for count in (2, 3, 44):
-        sealed = bytes(part_room(1200, count) + 16)
-        assert len(datagrams(sealed, 1, 1200)) == count
-        assert len(datagrams(sealed + b"x", 1, 1200)) == count + 1
+        room = part_room(D, count)
+        assert len(datagrams(bytes(room + 16))) == count
+        assert len(datagrams(bytes(room + 17))) == count + 1
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "datagram",
     [
-        pytest.param(lambda p: p[:PART_HEADER_SIZE], id="nothing after the header"),
-        pytest.param(lambda p: p[:5], id="cut"),
-        pytest.param(lambda p: p[:1] + b"\x05" + p[2:], id="index not below count"),
-        pytest.param(lambda p: p[:2] + b"\x01" + p[3:], id="count 1"),
-        pytest.param(lambda p: p[:2] + b"\x41" + p[3:], id="count 65"),
-        pytest.param(lambda p: p[:3] + b"\x01" + p[4:], id="reserved"),
+        part_header(ID, 1, 2),
+        part_header(ID, 1, 2)[:19],
+        b"\x16",
+        part_header(ID, 1, 1) + b"x",
+        part_header(ID, 1, 0) + b"x",
+        part_header(ID, 1, 65) + b"x",
+        part_header(ID, 1, 2, 2) + b"x",
+        part_header(ID, 1, 2, 255) + b"x",
+        part_header(ID, 1, 2)[:3] + b"\1" + part_header(ID, 1, 2)[4:] + b"x",
     ],
 )
-def test_a_malformed_part_is_refused(broken: object) -> None:
-    part = part_header(ID, 1, 5) + b"body"
-    assert parse_part_untrusted(part) == (0, 5, ID, 1)
-    with pytest.raises(BadPacket):
-        parse_part_untrusted(broken(part))  # type: ignore[operator] # a lambda, whose type pytest.param forgets
+def test_P4_a_malformed_part_is_refused(datagram: bytes) -> None:
+    with pytest.raises(BadPacket, match="part-malformed"):
+        parse_part_untrusted(datagram)
 
 
-def test_a_repeated_part_counts_once_and_a_contradiction_costs_only_its_own_packet() -> None:
-    reassembly = Reassembly()
-    one, other = datagrams(b"a" * 250, 1, 120), datagrams(b"b" * 250, 2, 120)
-    for part in (one[0], one[0], other[0], other[1], other[1]):
-        assert add(reassembly, part) is None
-    # Forged: another count for packet 1, which throws away what there was of it.
-    assert reassembly.add_untrusted(0, 9, 1, b"forged") is None
-    assert add(reassembly, other[2]) == b"b" * 250
-    assert len(reassembly) == 1
-    assert [add(reassembly, part) for part in one] == [None, None, b"a" * 250]
+# --- a train in one piece ----------------------------------------------------------------------------
 
 
-def test_memory_is_bounded_and_the_oldest_packet_goes() -> None:
-    reassembly = Reassembly()
-    for number in range(1000):
-        assert reassembly.add_untrusted(0, 2, number, bytes(60_000)) is None
-    assert len(reassembly) == 64
-    assert reassembly.add_untrusted(1, 2, 0, b"x") is None
-    assert reassembly.add_untrusted(1, 2, 999, b"x") == bytes(60_000) + b"x"
-    reassembly = Reassembly()
-    for number in range(64):
-        for index in range(2):
-            reassembly.add_untrusted(index, 3, number, bytes(60_000))
-    assert len(reassembly) == (4 << 20) // 120_000
+def test_a_packet_that_came_in_one_piece_is_found_whole() -> None:
+    sealed = random.Random(1).randbytes(6000)
+    assert list(split_untrusted(b"".join(datagrams(sealed)), D)) == [((0, 5, ID, 7), sealed)]
 
 
-def test_a_train_gives_whole_packets_and_leaves_the_rest_as_it_is() -> None:
-    size = 120
-    whole, shorter = b"w" * 500, b"s" * 150
-    train = b"".join(datagrams(whole, 1, size))
-    found = list(split_untrusted(train, size))
-    assert found == [((0, 5, ID, 1), whole)]
-    # A packet of full parts can be followed by another; one whose start is missing stays as datagrams.
-    full = b"f" * (3 * (size - PART_HEADER_SIZE))
-    train = b"".join(datagrams(full, 2, size) + datagrams(shorter, 3, size))
-    assert [body for header, body in split_untrusted(train, size) if header] == [full, shorter]
-    tail = datagrams(full, 4, size)[1:] + datagrams(full, 5, size)
-    split = list(split_untrusted(b"".join(tail), size))
-    assert [(header and header[3], body) for header, body in split] == [
-        (None, tail[0]),
-        (None, tail[1]),
-        (5, full),
+def test_packets_that_came_in_one_piece_are_found_one_after_the_other() -> None:
+    one, other = bytes(3 * (D - 20)), b"\1" * 5000
+    train = b"".join(datagrams(one, 7) + datagrams(other, 8))
+    assert list(split_untrusted(train, D)) == [((0, 3, ID, 7), one), ((0, 4, ID, 8), other)]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3, 4])
+def test_a_packet_that_misses_a_part_is_taken_apart(missing: int) -> None:
+    made = datagrams(random.Random(1).randbytes(6000))
+    del made[missing]
+    assert list(split_untrusted(b"".join(made), D)) == [(None, each) for each in made]
+
+
+def test_parts_out_of_order_or_of_several_packets_are_taken_apart() -> None:
+    one, other = datagrams(bytes(4000), 7), datagrams(b"\1" * 4000, 8)
+    for made in (
+        [one[0], one[2][:], one[1]],
+        [one[0], other[1], one[2]],
+        [one[0], one[1], other[2]],
+        [other[0], other[0], other[1], other[2]],
+    ):
+        shorter = [each for each in made if len(each) < D]
+        train = b"".join([each for each in made if len(each) == D] + shorter)
+        found = list(split_untrusted(train, D))
+        assert b"".join(body for _, body in found if body) != b""
+        for header, body in found:
+            if header is not None:
+                # Only the ends are looked at: what is in between, the seal decides.
+                assert header in ((0, 3, ID, 7), (0, 3, ID, 8))
+                assert len(body) == 4000
+
+
+def test_other_datagrams_in_the_same_train_are_handed_on_as_they_are() -> None:
+    made = datagrams(bytes(2 * (D - 20)), 7)
+    train = b"\x14" + bytes(D - 1) + b"".join(made) + b"\x14\xff"
+    assert list(split_untrusted(train, D)) == [
+        (None, b"\x14" + bytes(D - 1)),
+        ((0, 2, ID, 7), bytes(2 * (D - 20))),
+        (None, b"\x14\xff"),
     ]
 
 
-@given(st.binary(max_size=600), st.integers(1, 200))
-def test_no_train_raises(buffer: bytes, size: int) -> None:
-    for prefix in (b"", part_header(ID, 1, 3), part_header(ID, 1, 2)):
-        total = prefix + buffer
-        pieces = list(split_untrusted(total, size))
-        if all(header is None for header, _ in pieces):
-            assert b"".join(body for _, body in pieces) == total
+@given(st.binary(max_size=400), st.integers(1, 60), st.lists(st.integers(0, 400), max_size=20))
+def test_P9_any_train_is_split_without_losing_a_byte(noise: bytes, size: int, at: list[int]) -> None:
+    train = bytearray(noise)
+    for position in at:
+        head = part_header(ID, 1, 2 + position % 3, position % 2)
+        train[position : position + len(head)] = head
+    found = list(split_untrusted(bytes(train), size))
+    taken = sum(len(body) if header is None else len(body) + 20 * header[1] for header, body in found)
+    assert taken == len(train)
+
+
+# --- putting together --------------------------------------------------------------------------------
+
+
+def test_parts_make_the_packet_in_any_order() -> None:
+    sealed = random.Random(2).randbytes(4000)
+    made = datagrams(sealed)
+    for order in itertools.permutations(made):
+        table = Reassembly()
+        assert [add(table, each) for each in order] == [None, None, sealed]
+        assert len(table) == table.cost == 0
+
+
+def test_Y1_a_part_that_comes_again_changes_nothing() -> None:
+    sealed = random.Random(2).randbytes(4000)
+    made = datagrams(sealed)
+    table = Reassembly()
+    add(table, made[0])
+    cost = table.cost
+    for _ in range(9):
+        assert add(table, made[0]) is None
+    assert table.cost == cost
+    assert [add(table, each) for each in made[1:]] == [None, sealed]
+
+
+def test_packets_are_put_together_side_by_side() -> None:
+    table = Reassembly()
+    sealed = {n: random.Random(n).randbytes(3000 + n) for n in range(20)}
+    pieces = [each for n in sealed for each in datagrams(sealed[n], n)]
+    random.Random(3).shuffle(pieces)
+    whole = [found for each in pieces if (found := add(table, each)) is not None]
+    assert sorted(whole) == sorted(sealed.values())
+    assert len(table) == 0
+
+
+def test_one_session_does_not_reach_into_another() -> None:
+    sealed, table = random.Random(2).randbytes(4000), Reassembly()
+    mine, theirs = datagrams(sealed), datagrams(b"!" * 4000, receive_id=OTHER)
+    for each in (*theirs[:2], *mine[:2]):
+        assert add(table, each) is None
+    assert add(table, mine[2]) == sealed
+
+
+def test_a_contradiction_costs_the_older_one() -> None:
+    table = Reassembly()
+    sealed = random.Random(2).randbytes(4000)
+    made = datagrams(sealed)
+    add(table, made[0])
+    add(table, part_header(ID, 7, 9, 4) + b"forged")
+    assert [add(table, each) for each in made] == [None, None, sealed]
+
+
+def test_a_forged_part_spoils_its_own_packet_and_no_other() -> None:
+    table = Reassembly()
+    sealed = {n: random.Random(n).randbytes(3000) for n in range(3)}
+    made = {n: datagrams(sealed[n], n) for n in sealed}
+    add(table, part_header(ID, 1, 3, 1) + b"forged")
+    for n, packet in sealed.items():
+        whole = [add(table, each) for each in made[n]][-1]
+        assert (whole == packet) == (n != 1)
+
+
+def test_F6_a_session_holds_64_packets_and_the_oldest_goes() -> None:
+    table = Reassembly()
+    for number in range(5000):
+        add(table, part_header(ID, number, 64, 1) + b"x" * 1400)
+    assert len(table) == 64
+    # The newest are there still.
+    for index in (0, *range(2, 63)):
+        assert add(table, part_header(ID, 4999, 64, index) + b"y") is None
+    assert add(table, part_header(ID, 4999, 64, 63) + b"y") is not None
+    assert len(table) == 63
+
+
+def test_F6_bytes_are_bounded_for_each_session_and_for_all() -> None:
+    table = Reassembly()
+    for number in range(300):
+        add(table, part_header(ID, number, 2, 1) + bytes(65487))
+        add(table, part_header(ID, number, 3, 1) + bytes(65487))
+        add(table, part_header(ID, number, 3, 2) + bytes(65487))
+    assert table.cost <= 5 << 20
+    piece = bytes(65487)
+    for session in range(40):
+        for number in range(64):
+            add(table, part_header(session.to_bytes(8, "big"), number, 2, 1) + piece)
+    assert 60 << 20 < table.cost <= 64 << 20
+
+
+def test_F6_many_small_parts_count_for_more_than_their_bytes() -> None:
+    table = Reassembly()
+    for number in range(64):
+        for index in range(63):
+            add(table, part_header(ID, number, 64, index) + b"x")
+    assert table.cost == 64 * 63 * 129
+
+
+def test_F6_a_flood_at_some_sessions_leaves_the_packet_of_another_alone() -> None:
+    table = Reassembly()
+    sealed = random.Random(2).randbytes(4000)
+    made = datagrams(sealed)
+    piece = bytes(65487)
+
+    def flood(first: int) -> None:
+        for n in range(first, first + 500):
+            add(table, part_header((n % 40).to_bytes(8, "big"), n, 2, 1) + piece)
+
+    flood(0)
+    flood(500)
+    flood(1000)
+    add(table, made[0])
+    flood(1500)
+    add(table, made[1])
+    assert add(table, made[2]) == sealed
+
+
+def test_forgetting_a_session_gives_everything_back() -> None:
+    table = Reassembly()
+    for number in range(10):
+        add(table, part_header(ID, number, 4, 1) + b"x" * 100)
+        add(table, part_header(OTHER, number, 4, 1) + b"x" * 100)
+    table.drop(ID, 3)
+    table.drop(ID, 3)
+    table.drop(b"nobody's", 3)
+    assert len(table) == 19
+    table.forget(ID)
+    table.forget(ID)
+    assert len(table) == 10
+    table.forget(OTHER)
+    assert len(table) == table.cost == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.integers(2, 5), st.integers(0, 4), st.integers(1, 5), st.integers(0, 9)
+        )
+    )
+)
+def test_P9_the_table_accounts_for_what_it_holds(steps: list[tuple[int, int, int, int, int]]) -> None:
+    table = Reassembly()
+    for number, count, index, size, what in steps:
+        if what == 0:
+            table.forget(ID)
+        elif what == 1:
+            table.drop(OTHER, number)
+        else:
+            receive_id = (ID, OTHER)[what % 2]
+            if index < count:
+                table.add_untrusted((index, count, receive_id, number), b"x" * size)
+        held = list(table._packets.values())
+        assert len(table) == sum(map(len, table._by_id.values()))
+        assert all(len(packet.parts) < packet.count for packet in held)
+        assert table.cost == sum(sum(len(body) + 128 for body in packet.parts.values()) for packet in held)
+        assert all(table._by_id.values()), "no empty places are left behind"

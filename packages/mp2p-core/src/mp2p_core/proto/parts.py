@@ -38,9 +38,13 @@ _HEADER = struct.Struct(">BBBB8sQ")
 PART_HEADER_SIZE: Final = _HEADER.size
 MAX_PARTS: Final = 64
 _MAX_PACKETS: Final = 64
-"""Packets being put together, per session (section 7). The oldest goes."""
-_MAX_BYTES: Final = 4 << 20
-"""Bytes of parts held, per session: 64 packets of 64 KB."""
+"""Packets being put together, per session (section 7)."""
+_PART_COST: Final = 128
+"""Bytes of memory that a part takes beside its content."""
+_MAX_COST: Final = 5 << 20
+"""Bytes of memory per session: 64 packets of 64 KB."""
+_MAX_COST_OF_ALL: Final = 64 << 20
+"""Bytes of memory for all sessions of a node."""
 
 PartHeader = tuple[int, int, bytes, int]
 """Index, count, receiver's id, packet number."""
@@ -86,6 +90,7 @@ def _whole_untrusted(buffer: bytes, at: int, size: int) -> tuple[int, PartHeader
 
     `size` is the train's segment size. Returns where the packet ends, its header, and its ciphertext and
     tag; None when it is not whole here, and the parts have to be taken one by one. Raises BadPacket.
+    Of the headers only the indices and the two at the ends are looked at: the seal decides about the rest.
     """
     header = parse_part_untrusted(memoryview(buffer)[at : at + size])
     last = at + (header[1] - 1) * size
@@ -122,51 +127,69 @@ def split_untrusted(buffer: bytes, size: int) -> Iterator[tuple[PartHeader | Non
 
 
 class _Packet:
-    __slots__ = ("count", "parts", "size")
+    __slots__ = ("cost", "count", "parts")
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.parts: dict[int, bytes] = {}
-        self.size = 0
+        self.cost = 0
 
 
 class Reassembly:
-    """Parts of large packets of one session, until a packet is whole.
+    """Parts of large packets, of all sessions, until a packet is whole.
 
-    Attack: anybody who saw the id sends parts of packets that never become whole, or contradicts genuine
-    ones. Bounded in packets and bytes; the oldest packet goes, and a lost packet is sent again smaller.
+    Attack: anybody who saw an id sends parts of packets that never become whole, or contradicts genuine
+    ones. Nothing can be verified before a packet is whole, so each id has its bounds, and all have one
+    together; what has waited longest goes, and is sent again, smaller.
     """
 
-    __slots__ = ("_bytes", "_packets")
+    __slots__ = ("_by_id", "_packets", "cost")
 
     def __init__(self) -> None:
-        self._packets: OrderedDict[int, _Packet] = OrderedDict()
-        self._bytes = 0
+        self._packets: OrderedDict[tuple[bytes, int], _Packet] = OrderedDict()  # the oldest first
+        self._by_id: dict[bytes, dict[int, _Packet]] = {}  # the same, by number, the oldest first
+        self.cost = 0
+        """About how many bytes of memory are held."""
 
-    def add_untrusted(self, index: int, count: int, number: int, body: bytes) -> bytes | None:
+    def add_untrusted(self, header: PartHeader, body: bytes) -> bytes | None:
         """Take a part; returns the packet's ciphertext and tag once it is whole."""
-        packet = self._packets.get(number)
+        index, count, receive_id, number = header
+        packet = self._packets.get((receive_id, number))
         if packet is None or packet.count != count:
             # A contradiction: the genuine packet may be either. The newer one wins, and costs the other.
-            self.drop(number)
-            packet = self._packets[number] = _Packet(count)
-        if index in packet.parts:
+            self.drop(receive_id, number)
+            packet = self._packets[receive_id, number] = _Packet(count)
+            self._by_id.setdefault(receive_id, {})[number] = packet
+        elif index in packet.parts:
             return None
         packet.parts[index] = body
-        packet.size += len(body)
-        self._bytes += len(body)
+        cost = len(body) + _PART_COST
+        packet.cost += cost
+        self.cost += cost
         if len(packet.parts) == count:
-            self.drop(number)
+            self.drop(receive_id, number)
             return b"".join([packet.parts[i] for i in range(count)])
-        while len(self._packets) > _MAX_PACKETS or self._bytes > _MAX_BYTES:
-            self.drop(next(iter(self._packets)))
+        held = self._by_id[receive_id]
+        while len(held) > _MAX_PACKETS or sum(each.cost for each in held.values()) > _MAX_COST:
+            self.drop(receive_id, next(iter(held)))
+        while self.cost > _MAX_COST_OF_ALL:
+            self.drop(*next(iter(self._packets)))
         return None
 
-    def drop(self, number: int) -> None:
-        """Forget a packet."""
-        packet = self._packets.pop(number, None)
+    def drop(self, receive_id: bytes, number: int) -> None:
+        """Forget a packet, when it is there."""
+        packet = self._packets.pop((receive_id, number), None)
         if packet is not None:
-            self._bytes -= packet.size
+            self.cost -= packet.cost
+            held = self._by_id[receive_id]
+            del held[number]
+            if not held:
+                del self._by_id[receive_id]
+
+    def forget(self, receive_id: bytes) -> None:
+        """Forget everything of an id."""
+        for number in list(self._by_id.get(receive_id, ())):
+            self.drop(receive_id, number)
 
     def __len__(self) -> int:
         return len(self._packets)
