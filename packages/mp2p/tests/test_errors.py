@@ -18,6 +18,8 @@ CASES = [
     (click.UsageError("x"), 2),
     (errors.PeerUnreachable("nothing heard", ("v4 224.0.230.7:1024 on lo",), "Check."), 3),
     (errors.Closed(0, "done"), 3),
+    (errors.StreamClosed(2, 7), 3),
+    (errors.StreamReset(2, 7), 3),
     (NotTaken("x"), 3),
     (TimeoutError(), 3),
     (errors.AuthRejected("busy"), 4),
