@@ -310,16 +310,13 @@ def test_H10_a_call_after_the_peer_was_heard_is_another_connection() -> None:
 
 def test_H10_one_call_takes_in_one_session() -> None:
     """Attack: answer one call with as many of one's own, to hold more sessions than a key may."""
-    bench, _, calling, _connection = crossed()
-    bench.feed(calling.seal(b"\x01"))
-    puppets = [
-        Puppet(bench.key, identity=IDENTITIES[0], seed=10 + n) for n in range(c.MAX_SESSIONS_PER_PEER + 5)
-    ]
-    for puppet in puppets:
+    bench = Bench(identity=IDENTITIES[0])  # the smaller key: its own call is preferred, and stays
+    answering = Puppet(bench.key, identity=IDENTITIES[1])
+    bench.feed(answering.resp(bench.dial(answering.key)))
+    for n in range(5):
         bench.now += 0.2
-        puppet.connect(bench)
-    assert len(bench.endpoint.connections()) <= c.MAX_SESSIONS_PER_PEER
-    assert all(len(held.sessions) <= 2 for held in bench.endpoint.connections())
+        Puppet(bench.key, identity=IDENTITIES[1], seed=10 + n).connect(bench)
+    assert [len(connection.sessions) for connection in bench.endpoint.connections()] == [2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("closed", ["answering", "calling"])
