@@ -100,6 +100,31 @@ async def test_the_access_list_takes_keys_contacts_texts_and_functions(hub: Memo
         assert server.counters["init-not-allowed"] >= 1
 
 
+async def test_an_allow_function_that_fails_or_is_no_plain_one_lets_nobody_in(
+    hub: MemoryHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def waits(_key: PublicKey) -> bool:
+        return True
+
+    with pytest.raises(UsageError, match="plain function"):
+        open_node(allow=waits, transports=[hub.transport()])  # type: ignore[arg-type] # the mistake in question
+
+    def breaks(_key: PublicKey) -> bool:
+        raise KeyError("mine")
+
+    for broken in (breaks, lambda key: waits(key).close() or 1):
+        async with (
+            open_node(allow=broken, transports=[hub.transport()]) as server,
+            open_node(transports=[hub.transport()]) as client,
+        ):
+            for _ in range(2):
+                with pytest.raises(PeerUnreachable):
+                    async with client.connect(server.contact, timeout=0.05):
+                        pass
+            assert server.counters["init-not-allowed"] >= 1
+    assert caplog.text.count("the allow= function failed") == 1
+
+
 async def test_nobody_is_allowed_by_default(hub: MemoryHub) -> None:
     async with (
         open_node(transports=[hub.transport()]) as server,

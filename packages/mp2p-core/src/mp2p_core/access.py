@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
 from mp2p_core.contact import Contact
+from mp2p_core.errors import UsageError
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.proto.responder import Access
 
 __all__ = ["Allow", "access_for"]
+
+_log = logging.getLogger("mp2p")
 
 Allow: TypeAlias = (
     Literal["nobody", "any"] | str | Iterable[str | PublicKey | Contact] | Callable[[PublicKey], bool]
@@ -38,17 +43,31 @@ class _Function:
     """A decision per key. Strangers reach it, at the rate that handshakes are limited to."""
 
     def __init__(self, decide: Callable[[PublicKey], bool]) -> None:
+        if inspect.iscoroutinefunction(decide):
+            raise UsageError(
+                "allow= takes a plain function: it is asked in the middle of a handshake and cannot wait"
+            )
         self._decide = decide
+        self._reported = False
 
     def may_know(self, _x25519: bytes) -> bool:
         return True
 
     def allows(self, key: PublicKey) -> bool:
-        return self._decide(key)
+        try:
+            # Nothing but True lets anybody in: what a mistake returns (None, a coroutine) may be truthy.
+            return self._decide(key) is True
+        # The application's own code, run for a stranger's packet: no failure of it may end the node, or let
+        # the stranger in.
+        except Exception:  # noqa: BLE001
+            if not self._reported:  # once: strangers decide how often this happens
+                self._reported = True
+                _log.exception("the allow= function failed; whoever it fails for is refused")
+            return False
 
 
 def access_for(allow: Allow) -> Access:
-    """Turn what the application gave as `allow=` into a policy. Raises `ContactError` or `BadKey`."""
+    """Turn what the application gave as `allow=` into a policy. Raises `ContactError`, `BadKey` or `UsageError`."""
     if allow == "nobody":
         return _Keys(())
     if allow == "any":
