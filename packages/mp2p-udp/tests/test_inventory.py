@@ -10,7 +10,7 @@ from ipaddress import ip_interface
 import psutil
 import pytest
 
-from mp2p_udp import Choice, Features, Interface, choose, detect, errnos, list_interfaces
+from mp2p_udp import Choice, Features, Interface, choose, detect, errnos, inventory, list_interfaces
 from mp2p_udp.options import set_quietly
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -90,6 +90,11 @@ def test_the_system_agrees_with_psutil_and_the_kernel() -> None:
     assert list(found) == sorted(found, key=lambda name: found[name].index)
     assert all(socket.if_indextoname(each.index) == name for name, each in found.items())
     assert found.keys() == psutil.net_if_stats().keys()
+    words = {"up", "running", "multicast", "loopback", "pointopoint"}
+    for name, stats in psutil.net_if_stats().items():
+        if stats.flags:  # not on Windows
+            assert found[name].flags & words == set(stats.flags.split(",")) & words
+        assert found[name].mtu == stats.mtu
     loopbacks = [each for each in found.values() if "loopback" in each.flags]
     assert any(str(address) == "127.0.0.1/8" for each in loopbacks for address in each.addresses)
 
@@ -113,6 +118,7 @@ def test_aliases_masks_and_systems_without_flags(monkeypatch: pytest.MonkeyPatch
     }
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
     monkeypatch.setattr(psutil, "net_if_stats", lambda: stats)
+    monkeypatch.setattr(inventory, "_list_links", inventory._ask_psutil)
     (only,) = list_interfaces()
     assert [str(each) for each in only.addresses] == [
         "192.0.2.1/24",

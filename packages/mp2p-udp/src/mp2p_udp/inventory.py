@@ -7,16 +7,31 @@ and not left to the kernel's default.
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Final, NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple, TypeAlias
 
 import psutil
 
 __all__ = ["Choice", "Interface", "Skipped", "choose", "list_interfaces"]
 
+if sys.platform == "linux":
+    import fcntl
+
+# Linux, include/uapi/linux/if.h and sockios.h. struct ifreq is a name, and then what is asked or told.
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFMTU: Final = 0x8921
+_IFNAMSIZ: Final = 16
+_IFREQ: Final = Struct("=16s24s")
+_FLAGS: Final = Struct("=H")
+_MTU: Final = Struct("=i")
+_FLAG_WORDS: Final = {0x1: "up", 0x8: "loopback", 0x10: "pointopoint", 0x40: "running", 0x1000: "multicast"}
+
+_Link: TypeAlias = tuple[str, int, frozenset[str], int]  # name, index, flags, MTU
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
@@ -54,16 +69,10 @@ class Choice(NamedTuple):
 
 
 def list_interfaces() -> tuple[Interface, ...]:
-    """Ask the system for its interfaces, in the order of their index. Takes about a millisecond."""
+    """Ask the system for its interfaces, in the order of their index."""
     addresses = psutil.net_if_addrs()
     found: dict[int, Interface] = {}
-    for name, stats in psutil.net_if_stats().items():
-        try:
-            index = socket.if_nametoindex(name)
-        except OSError:
-            continue  # it went away between the two questions
-        # Windows reports no flags: what is up there can do multicast as far as can be told.
-        flags = stats.flags or ("up,running,multicast" if stats.isup else "")
+    for name, index, flags, mtu in _list_links():
         # An alias ("eth0:1") is one more address of its interface, not an interface.
         own = tuple(
             _address(entry.address, entry.netmask)
@@ -72,8 +81,43 @@ def list_interfaces() -> tuple[Interface, ...]:
             for entry in entries
             if entry.family in _FAMILIES
         )
-        found[index] = Interface(name, index, frozenset(flags.split(",")), own, stats.mtu)
+        found[index] = Interface(name, index, flags, own, mtu)
     return tuple(found[index] for index in sorted(found))
+
+
+def _list_links() -> list[_Link]:
+    return _ask_linux() if sys.platform == "linux" else _ask_psutil()
+
+
+def _ask_psutil() -> list[_Link]:
+    links: list[_Link] = []
+    for name, stats in psutil.net_if_stats().items():
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError:
+            continue  # it went away between the two questions
+        # Windows reports no flags: what is up there can do multicast as far as can be told.
+        flags = stats.flags or ("up,running,multicast" if stats.isup else "")
+        links.append((name, index, frozenset(flags.split(",")), stats.mtu))
+    return links
+
+
+def _ask_linux() -> list[_Link]:
+    """Tell the same as psutil, which also reads all traffic counters: a tenth of opening a node."""
+    links: list[_Link] = []
+    if sys.platform == "linux":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            for index, name in socket.if_nameindex():
+                request = _IFREQ.pack(name.encode(), b"")
+                try:
+                    flags = fcntl.ioctl(asking, _SIOCGIFFLAGS, request)
+                    mtu = fcntl.ioctl(asking, _SIOCGIFMTU, request)
+                except OSError:
+                    continue  # it went away between the questions
+                (bits,) = _FLAGS.unpack_from(flags, _IFNAMSIZ)
+                words = frozenset(word for bit, word in _FLAG_WORDS.items() if bits & bit)
+                links.append((name, index, words, *_MTU.unpack_from(mtu, _IFNAMSIZ)))
+    return links
 
 
 def choose(
