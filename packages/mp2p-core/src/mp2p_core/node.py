@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType, TracebackType
+from typing import cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -208,8 +209,8 @@ class Node:
     async def receive_forever(self, number: int) -> None:
         """Feed the endpoint from one channel until it is closed."""
         channel = self._opened.channels[number].channel
-        if isinstance(channel, PushingChannel):
-            await channel.push(partial(self._take_in, number))
+        if hasattr(channel, "push"):  # isinstance would look at every member, for 25 us
+            await cast("PushingChannel", channel).push(partial(self._take_in, number))
             return
         while True:
             try:

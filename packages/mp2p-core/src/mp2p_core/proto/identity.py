@@ -91,6 +91,14 @@ class PublicKey:
         return f"PublicKey.parse('{self}')"
 
 
+def _own_key(raw: bytes, x25519: bytes) -> PublicKey:
+    """Make the key of an identity. Both forms were computed from its seed, so there is nothing to check."""
+    key = object.__new__(PublicKey)
+    object.__setattr__(key, "raw", raw)
+    object.__setattr__(key, "x25519", x25519)
+    return key
+
+
 def _to_base32(raw: bytes) -> str:
     return base64.b32encode(raw).decode("ascii").rstrip("=").lower()
 
@@ -116,12 +124,11 @@ class Identity:
             del seed  # what was passed by mistake may still be a secret, and reports may show local variables
             raise BadKey(f"a private seed has {KEY_SIZE} bytes, and this has {size}: pass the seed alone")
         self._seed = bytes(seed)
-        self.public = PublicKey(
-            Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw()
-        )
         # X25519 clamps by itself (RFC 7748, section 5); this is the scalar that RFC 8032 derives.
         self._x25519 = X25519PrivateKey.from_private_bytes(hashlib.sha512(self._seed).digest()[:KEY_SIZE])
-        self.dh_public = self.public.x25519
+        self.dh_public = self._x25519.public_key().public_bytes_raw()
+        raw = Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw()
+        self.public = _own_key(raw, self.dh_public)
 
     @classmethod
     def generate(cls, random: RandomBytes = os.urandom) -> Self:
