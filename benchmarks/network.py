@@ -1,0 +1,100 @@
+"""Where the two processes of a comparison talk: on loopback, or in two network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["LOOPBACK", "PORT", "Place", "namespaces", "namespaces_work"]
+
+PORT: Final = 4741
+"""Not mp2p's usual port, so that nodes of other programs on this machine are not heard."""
+
+_NAMES: Final = ("mp2p-bench-a", "mp2p-bench-b")
+_ADDRESSES: Final = ("10.88.77.1", "10.88.77.2")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Two ends of a network: that of the client, that of the server."""
+
+    name: str
+    client: str
+    """IPv4 address of the client."""
+    server: str
+    client_namespace: str | None
+    server_namespace: str | None
+    reach: str
+    """Reach of a node: it must not leave the place."""
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """Arguments of `open_node`."""
+        return {"transports": ["v4"], "reach": self.reach, "port": PORT}
+
+
+LOOPBACK: Final = Place("loopback", "127.0.0.1", "127.0.0.1", None, None, "host")
+
+
+def namespaces_work() -> bool:
+    """Tell whether this user may make network namespaces here."""
+    return os.geteuid() == 0 and shutil.which("ip") is not None
+
+
+@contextmanager
+def namespaces() -> Iterator[Place]:
+    """Make two network namespaces joined by a veth pair, and remove them at the end of the block."""
+    _remove()
+    try:
+        for name in _NAMES:
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip(
+            "link",
+            "add",
+            "veth0",
+            "netns",
+            _NAMES[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "veth0",
+            "netns",
+            _NAMES[1],
+        )
+        for name, address in zip(_NAMES, _ADDRESSES, strict=True):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", "veth0")
+            _ip("-n", name, "link", "set", "veth0", "up")
+        for name in _NAMES:
+            _wait_for_carrier(name)
+        yield Place("namespaces", *_ADDRESSES, *_NAMES, "link")
+    finally:
+        _remove()
+
+
+def _wait_for_carrier(name: str) -> None:
+    """Wait until the kernel calls the link running: a node uses no other."""
+    deadline = time.monotonic() + 10
+    shown = ["ip", "-json", "-n", name, "link", "show", "dev", "veth0"]
+    while json.loads(subprocess.check_output(shown))[0]["operstate"] != "UP":
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the link in namespace {name} does not come up")
+        time.sleep(0.02)
+
+
+def _remove() -> None:
+    for name in _NAMES:
+        _ip("netns", "delete", name, check=False)
+
+
+def _ip(*words: str, check: bool = True) -> None:
+    quiet = None if check else subprocess.DEVNULL
+    subprocess.run(["ip", *words], check=check, stderr=quiet)
