@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 from benchmarks.measure import Table
-from benchmarks.network import LOOPBACK, namespaces, namespaces_work
+from benchmarks.network import LOOPBACK, ONE_CORE, namespaces, namespaces_work
 
 _NAMES = ("set_up", "dropping", "ping_pong", "footprint", "rate")
 _TALKING = ("set_up", "ping_pong", "rate")
@@ -67,6 +67,8 @@ def _tables(names: Sequence[str], at: str) -> Iterator[Table]:
             continue
         if at != "namespaces":
             yield run(LOOPBACK)
+            if name == "ping_pong":
+                yield run(ONE_CORE)
         if at != "loopback":
             with namespaces() as place:
                 yield run(place)
@@ -77,7 +79,7 @@ def _about() -> dict[str, str]:
     return {
         "Measured": time.strftime("%Y-%m-%d"),
         "Machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start",
-        "System": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "System": f"{platform.system()} {platform.release().partition('-')[0]}, Python {platform.python_version()}",
         "Versions": versions,
     }
 

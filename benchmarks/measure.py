@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from benchmarks.network import End
+
 __all__ = [
     "LOOPS",
     "Aim",
@@ -128,14 +130,15 @@ def _cell(value: object) -> str:
 class Child:
     """Another process that runs one function of this package; it answers in lines of JSON.
 
-    `function` is named as "module:function" and called with the keyword arguments, in a network
-    namespace when one is given.
+    `function` is named as "module:function" and called with the keyword arguments, at an end of a
+    place when one is given.
     """
 
-    def __init__(self, function: str, namespace: str | None = None, **arguments: Any) -> None:
-        enter = ["ip", "netns", "exec", namespace] if namespace else []
+    def __init__(self, function: str, end: End | None = None, **arguments: Any) -> None:
+        enter = ["ip", "netns", "exec", end.namespace] if end and end.namespace else []
+        core = [str(end.core)] if end and end.core is not None else []
         self._process = subprocess.Popen(
-            [*enter, sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)],
+            [*enter, sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments), *core],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -181,8 +184,8 @@ def children() -> Iterator[Callable[..., Child]]:
     """Give a function that starts `Child` processes, and end all of them at the end of the block."""
     started: list[Child] = []
 
-    def start(function: str, namespace: str | None = None, **arguments: Any) -> Child:
-        started.append(Child(function, namespace, **arguments))
+    def start(function: str, end: End | None = None, **arguments: Any) -> Child:
+        started.append(Child(function, end, **arguments))
         return started[-1]
 
     try:

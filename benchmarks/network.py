@@ -9,10 +9,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-__all__ = ["LOOPBACK", "PORT", "Place", "namespaces", "namespaces_work"]
+__all__ = ["LOOPBACK", "ONE_CORE", "PORT", "End", "Place", "namespaces", "namespaces_work"]
 
 PORT: Final = 4741
 """Not mp2p's usual port, so that nodes of other programs on this machine are not heard."""
@@ -22,17 +22,30 @@ _ADDRESSES: Final = ("10.88.77.1", "10.88.77.2")
 
 
 @dataclass(frozen=True)
+class End:
+    """Where one process runs."""
+
+    host: str
+    """Its IPv4 address."""
+    namespace: str | None
+    core: int | None
+    """The one processor core that it may use, or None for any."""
+
+
+@dataclass(frozen=True)
 class Place:
     """Two ends of a network: that of the client, that of the server."""
 
     name: str
-    client: str
-    """IPv4 address of the client."""
-    server: str
-    client_namespace: str | None
-    server_namespace: str | None
+    client: End
+    server: End
     reach: str
     """Reach of a node: it must not leave the place."""
+
+    @property
+    def unpinned(self) -> Place:
+        """The same place, its processes on whatever cores the system chooses."""
+        return replace(self, client=replace(self.client, core=None), server=replace(self.server, core=None))
 
     @property
     def node(self) -> dict[str, Any]:
@@ -40,7 +53,17 @@ class Place:
         return {"transports": ["v4"], "reach": self.reach, "port": PORT}
 
 
-LOOPBACK: Final = Place("loopback", "127.0.0.1", "127.0.0.1", None, None, "host")
+_CORES: Final = sorted(os.sched_getaffinity(0))
+_APART: Final = _CORES[0], _CORES[-1]
+
+
+def _loopback(name: str, cores: tuple[int, int]) -> Place:
+    client, server = (End("127.0.0.1", None, core) for core in cores)
+    return Place(name, client, server, "host")
+
+
+LOOPBACK: Final = _loopback("loopback", _APART)
+ONE_CORE: Final = _loopback("loopback, both on one core", (_CORES[-1], _CORES[-1]))
 
 
 def namespaces_work() -> bool:
@@ -75,7 +98,8 @@ def namespaces() -> Iterator[Place]:
             _ip("-n", name, "link", "set", "veth0", "up")
         for name in _NAMES:
             _wait_for_carrier(name)
-        yield Place("namespaces", *_ADDRESSES, *_NAMES, "link")
+        client, server = map(End, _ADDRESSES, _NAMES, _APART)
+        yield Place("namespaces", client, server, "link")
     finally:
         _remove()
 

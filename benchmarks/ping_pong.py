@@ -41,10 +41,10 @@ def run(place: Place) -> Table:
         found: dict[str, list[dict[str, float]]] = {kind: [] for kind in _KINDS}
         with children() as start:
             server = start(
-                "ping_pong:server", place.server_namespace, loop=loop, host=place.server, options=place.node
+                "ping_pong:server", place.server, loop=loop, host=place.server.host, options=place.node
             )
             client = start(
-                "ping_pong:client", place.client_namespace, loop=loop, host=place.server, options=place.node,
+                "ping_pong:client", place.client, loop=loop, host=place.server.host, options=place.node,
                 server=server.pid, **server.hear(),
             )  # fmt: skip
             client.hear()

@@ -21,10 +21,10 @@ def run(place: Place) -> Table:
         for loop in LOOPS:
             speed.look()
             with children() as start:
-                sink = start("rate:sink", place.server_namespace, loop=loop, options=place.node)
+                sink = start("rate:sink", place.server, loop=loop, options=place.node)
                 contact = sink.hear()
                 source = start(
-                    "rate:source", place.client_namespace, loop=loop, contact=contact, sink=sink.pid,
+                    "rate:source", place.client, loop=loop, contact=contact, sink=sink.pid,
                     options=place.node,
                 )  # fmt: skip
                 figures = source.hear()
