@@ -6,11 +6,17 @@ import itertools
 import random
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import parts as p
+from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.epoch import Epoch, SessionKeys
+from mp2p_core.proto.events import Accepted, MessageReceived
+from mp2p_core.proto.frames import encode_ack, encode_msg
+from mp2p_core.proto.noise_suite import nonce_little_endian
 from mp2p_core.proto.parts import (
     Reassembly,
     cut,
@@ -19,6 +25,8 @@ from mp2p_core.proto.parts import (
     part_room,
     split_untrusted,
 )
+from mp2p_core.testing.puppet import Bench, Puppet
+from mp2p_core.transport import Path, Train
 
 ID = b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7"
 OTHER = b"otherid!"
@@ -294,3 +302,179 @@ def test_P9_the_table_accounts_for_what_it_holds(steps: list[tuple[int, int, int
         assert all(len(packet.parts) < packet.count for packet in held)
         assert table.cost == sum(sum(len(body) + 128 for body in packet.parts.values()) for packet in held)
         assert all(table._by_id.values()), "no empty places are left behind"
+
+
+# --- in a session ------------------------------------------------------------------------------------
+
+
+def accepted(*, large: bool = True) -> tuple[Bench, Puppet, Connection]:
+    bench = Bench()
+    puppet = Puppet(bench.key, capabilities=int(large))
+    puppet.connect(bench)
+    (event,) = bench.events
+    assert isinstance(event, Accepted)
+    bench.events.clear()
+    return bench, puppet, event.connection
+
+
+def large_packet(puppet: Puppet, plaintext: bytes, number: int | None = None) -> list[bytes]:
+    """Seal a large packet by hand."""
+    if number is None:
+        number = puppet.number
+        puppet.number += 1
+    count = -(-(len(plaintext) + 16) // (D - 20))
+    header = part_header(puppet.remote_id, number, count)
+    assert puppet._send is not None
+    sealed = puppet._send.encrypt(nonce_little_endian(number), plaintext, header)
+    return datagrams(sealed, number, receive_id=puppet.remote_id)
+
+
+def feed_train(bench: Bench, train: bytes) -> None:
+    bench.endpoint.receive(0, Train(Path(Puppet.SOURCE, bench.group, 1), (train,), D), bench.now)
+    bench.collect()
+
+
+def heard(bench: Bench) -> list[bytes]:
+    return [event.data for event in bench.events if isinstance(event, MessageReceived)]
+
+
+@pytest.mark.parametrize("how", ["in one piece", "one by one", "in disorder", "twice", "half and half"])
+def test_a_large_packet_is_opened_once(how: str) -> None:
+    bench, puppet, _ = accepted()
+    made = large_packet(puppet, encode_msg(b"m" * 1000) * 5)
+    if how == "in one piece":
+        feed_train(bench, b"".join(made))
+    elif how == "half and half":
+        feed_train(bench, b"".join(made[:2]))
+        feed_train(bench, b"".join(made))
+    else:
+        for each in reversed(made) if how == "in disorder" else made * 2 if how == "twice" else made:
+            bench.feed(each)
+    assert heard(bench) == [b"m" * 1000] * 5
+    assert bench.endpoint.counters["data-forged"] == 0
+    assert bench.endpoint.sizes()["parts"] == 0
+
+
+def test_Y1_parts_of_a_packet_that_was_opened_are_replays() -> None:
+    bench, puppet, _ = accepted()
+    made = large_packet(puppet, encode_msg(b"m" * 1000) * 5)
+    feed_train(bench, b"".join(made))
+    for each in made * 3:
+        bench.feed(each)
+    feed_train(bench, b"".join(made))
+    assert len(heard(bench)) == 5
+    assert bench.endpoint.counters["data-replayed"] == 3 * len(made) + 1
+    assert bench.endpoint.sizes()["parts"] == 0
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_P8_every_byte_of_every_part_counts(one_by_one: bool) -> None:
+    """Of content and tag. A changed header may go unnoticed as long as what is delivered is genuine."""
+    bench, puppet, connection = accepted()
+    for header in (True, False):
+        made = large_packet(puppet, encode_msg(b"m" * 1000) * 2)
+        train = b"".join(made)
+        for at in range(len(train)):
+            in_header = at % D < 20
+            if in_header is not header or (at % 7 and not in_header) or at % D in range(4, 12):
+                continue  # the id finds another session, or none
+            edited = train[:at] + bytes([train[at] ^ 1]) + train[at + 1 :]
+            if one_by_one:
+                for start in range(0, len(edited), D):
+                    bench.feed(edited[start : start + D])
+            else:
+                feed_train(bench, edited)
+            assert header or heard(bench) == []
+        feed_train(bench, train)
+        assert heard(bench) == [b"m" * 1000] * 2
+        bench.events.clear()
+    assert connection.closed is None
+
+
+def test_a_forged_part_costs_one_packet_and_the_next_arrives() -> None:
+    bench, puppet, _ = accepted()
+    one, other = (large_packet(puppet, encode_msg(bytes([n]) * 1000) * 3) for n in range(2))
+    bench.feed(one[1][:20] + bytes(len(one[1]) - 20))
+    for each in (*one, *other):
+        bench.feed(each)
+    assert heard(bench) == [b"\1" * 1000] * 3
+    assert bench.endpoint.counters["data-forged"] == 1
+
+
+def test_parts_only_with_the_capability_of_the_peer() -> None:
+    bench, puppet, connection = accepted(large=False)
+    made = large_packet(puppet, encode_msg(b"m" * 1000) * 5)
+    for each in made:
+        assert bench.feed(each) == []
+    feed_train(bench, b"".join(made))
+    assert heard(bench) == []
+    assert bench.endpoint.counters["part-unexpected"] == len(made) + 1
+    assert bench.endpoint.sizes()["parts"] == 0
+    assert connection.closed is None
+
+
+def test_a_session_that_is_half_open_keeps_no_parts() -> None:
+    """Attack: begin as many handshakes as there is room for, and fill each with parts."""
+    bench = Bench()
+    puppet = Puppet(bench.key, capabilities=1)
+    (resp,) = bench.feed(puppet.init())
+    puppet.read_resp(resp.data)
+    made = large_packet(puppet, encode_msg(b"m" * 1000) * 5)
+    for each in made:
+        assert bench.feed(each) == []
+    assert bench.endpoint.counters["part-unexpected"] == len(made)
+    assert bench.endpoint.sizes()["parts"] == 0
+    assert bench.events == []
+
+
+def test_what_is_left_of_a_session_goes_with_it() -> None:
+    bench, puppet, connection = accepted()
+    for number in range(30):
+        bench.feed(large_packet(puppet, encode_msg(b"m" * 1000) * 5, 100 + number)[0])
+    assert bench.endpoint.sizes()["parts"] == 30
+    bench.endpoint.close(connection, 0, "", bench.now)
+    bench.advance(5.0)
+    assert bench.endpoint.sizes()["parts"] == 0
+
+
+def test_P9_any_parts_with_a_live_id_do_no_harm() -> None:
+    bench, puppet, connection = accepted()
+    draw = random.Random(9)
+    genuine = large_packet(puppet, encode_msg(b"m" * 1000) * 5)
+    for _ in range(5000):
+        head = bytes([0x16, draw.randrange(66), draw.randrange(67), draw.randrange(2)]) + puppet.remote_id
+        packet = head + draw.randrange(2, 40).to_bytes(8, "big") + draw.randbytes(draw.randrange(60))
+        if draw.random() < 0.5:
+            assert bench.feed(packet[: draw.randrange(len(packet) + 1)]) == []
+        else:
+            feed_train(bench, packet * draw.randrange(1, 5))
+    assert connection.closed is None
+    assert bench.endpoint.sizes()["parts"] <= 64
+    assert heard(bench) == []
+    bench.feed(genuine[0])
+    for each in large_packet(puppet, encode_msg(b"n" * 1000) * 5, 5000):
+        bench.feed(each)
+    assert heard(bench) == [b"n" * 1000] * 5
+
+
+def test_an_ack_in_a_large_packet_counts() -> None:
+    bench, puppet, connection = accepted()
+    sent = connection.session.packer.next_number
+    feed_train(
+        bench, b"".join(large_packet(puppet, encode_ack([(0, sent - 1)], 0.0) + encode_msg(b"m" * 1000) * 3))
+    )
+    assert connection.session.heard_by_peer
+
+
+def test_a_single_datagram_is_sealed_as_ever() -> None:
+    key = ChaCha20Poly1305(bytes(32))
+    epoch = Epoch(
+        keys=SessionKeys(key, key, b"h" * 32, b"t" * 16), local_id=ID, remote_id=OTHER, channel=0,
+        path=Path(Puppet.SOURCE), began=0.0, ours=True,
+    )  # fmt: skip
+    (single,), size = epoch.seal(5, b"\x01" * 1166, 1, 1200)
+    assert size == len(single) == 1200
+    assert bytes(single[:1]) == b"\x14"
+    buffers, size = epoch.seal(6, b"\x01" * 1167, 2, 1200)
+    assert size == 1200
+    assert [bytes(each[:3]) for each in buffers[::2]] == [b"\x16\x00\x02", b"\x16\x01\x02"]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import Identity
-from mp2p_core.proto.session import Session, SessionKeys
+from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
 from mp2p_core.testing.puppet import Puppet
 from mp2p_core.transport import Path
@@ -46,9 +47,11 @@ class SessionPair(RuleBasedStateMachine):
         self.halves = [
             Half(
                 Session(
-                    peer=PEER, initiator=initiator, local_id=b"L" * 8, remote_id=b"L" * 8,
-                    keys=SessionKeys(send, receive, b"h" * 32, b"t" * 16), channel=0, path=PATH, began=self.now,
-                    now=self.now, idle_timeout=30.0, max_payload=1200,
+                    peer=PEER, token=b"t" * 16, targets=(), now=self.now, idle_timeout=30.0, max_payload=1200,
+                    rekey_after=300.0, epoch=Epoch(
+                        keys=SessionKeys(send, receive, b"h" * 32, b"t" * 16), local_id=b"L" * 8,
+                        remote_id=b"L" * 8, channel=0, path=PATH, began=self.now, ours=initiator,
+                    ),
                 )
             )
             for initiator, send, receive in ((True, one, other), (False, other, one))
@@ -64,7 +67,7 @@ class SessionPair(RuleBasedStateMachine):
             return
         self.count += 1
         data = self.count.to_bytes(4, "big").ljust(size, b".") if size >= 4 else bytes(size)
-        half.session.send_message(data)
+        half.session.packer.message(data)
         half.queued.append(data)
 
     @rule(which=which)
@@ -72,14 +75,15 @@ class SessionPair(RuleBasedStateMachine):
         half = self.halves[which]
         if half.session.live:
             self.count += 1
-            half.session.ping(self.count)
+            half.session.packer.ping(self.count)
             half.pings.add(self.count)
 
     @rule(which=which)
     def flush(self, which: int) -> None:
         half = self.halves[which]
         before = half.session.state
-        for packet in half.session.packets(self.now):
+        for sealed in half.session.packets(self.now):
+            (packet,) = (bytes(buffer) for buffer in sealed.buffers)
             number = int.from_bytes(packet[10:18], "big")
             assert number not in half.numbers, "a packet number was used twice"
             assert number == len(half.numbers)
@@ -114,14 +118,19 @@ class SessionPair(RuleBasedStateMachine):
             return  # the id finds another session; the endpoint's affair
         edited = packet[:at] + bytes([packet[at] ^ 1 << bit]) + packet[at + 1 :]
         half = self.halves[to]
-        before = (half.session.state, half.session.timeout(), half.session.rtt.smoothed)
+        before = (
+            half.session.state,
+            half.session.timeout(),
+            half.session.packer.rtt.smoothed,
+            half.session.path,
+        )
         outcome = half.session.receive_untrusted(edited, PATH._replace(interface=9), self.now)
         assert outcome in ("data-forged", "data-replayed") or at in (0, 1)
         if at == 0:
             return  # the type byte is the endpoint's to look at: here it is only associated data
         assert outcome != "data-received"
-        assert (half.session.state, half.session.timeout(), half.session.rtt.smoothed) == before
-        assert half.session.path == PATH
+        session = half.session
+        assert (session.state, session.timeout(), session.packer.rtt.smoothed, session.path) == before
         assert not half.session.received
 
     @precondition(lambda self: self.flight)
@@ -132,10 +141,19 @@ class SessionPair(RuleBasedStateMachine):
     @rule(pause=st.sampled_from([0.001, 0.03, 0.3, 1.1, 10.5, 31.0]))
     def wait(self, pause: float) -> None:
         self.now += pause
-        for half in self.halves:
-            when = half.session.timeout()
-            if when is not None and when <= self.now:
-                half.session.handle_timeout(self.now)
+        for which in (0, 1):
+            self.be_on_time(which)
+
+    def be_on_time(self, which: int) -> None:
+        """Do what is due: a loss, a probe, a keepalive. Whatever comes back more often does so for ever."""
+        session = self.halves[which].session
+        for _ in range(5):
+            when = session.timeout()
+            if when is None or when > self.now:
+                return
+            session.handle_timeout(self.now)
+            self.flush(which)
+        raise AssertionError("a timeout that leads to nothing")
 
     @rule(which=which)
     def close(self, which: int) -> None:
@@ -147,8 +165,8 @@ class SessionPair(RuleBasedStateMachine):
     def collect(self, half: Half) -> None:
         half.delivered += half.session.received
         half.session.received.clear()
-        half.answered += [number for number, _ in half.session.answered_pings]
-        half.session.answered_pings.clear()
+        half.answered += [number for number, _ in half.session.packer.answered_pings]
+        half.session.packer.answered_pings.clear()
 
     @invariant()
     def nothing_is_delivered_that_was_not_sent_or_more_often(self) -> None:
@@ -176,32 +194,39 @@ class SessionPair(RuleBasedStateMachine):
                     code in (40, 41) and (half.closed_by_us or other.closed_by_us)
                 )
 
+    def calm(self) -> None:
+        """Lose nothing for a while, in which the window opens and what waits goes out."""
+        for _ in range(40):
+            for which in (0, 1):
+                self.be_on_time(which)
+                self.flush(which)
+                for to, packet in self.flight:
+                    self.halves[to].session.receive_untrusted(packet, PATH, self.now)
+                    self.collect(self.halves[to])
+                self.flight.clear()
+            self.now += 0.05
+
     def teardown(self) -> None:
         """With nothing lost any more, what is queued on a session that stays open arrives, whole and once."""
         if not hasattr(self, "halves"):
             return
         self.flight.clear()
+        self.calm()
+        if not all(half.session.state is SessionState.OPEN for half in self.halves):
+            return
         for half in self.halves:
-            half.queued.clear()
             half.delivered.clear()
-        for _ in range(4):
-            for which in (0, 1):
-                self.flush(which)
-                for to, packet in self.flight:
-                    self.halves[to].session.receive_untrusted(packet, PATH, self.now)
-                    self.collect(self.halves[to])
-                self.flight.clear()
-        if all(half.session.state is SessionState.OPEN for half in self.halves):
-            for which, half in enumerate(self.halves):
-                for half_ in self.halves:
-                    half_.delivered.clear()
-                half.session.send_message(b"the last")
-                self.flush(which)
-                for to, packet in self.flight:
-                    self.halves[to].session.receive_untrusted(packet, PATH, self.now)
-                    self.collect(self.halves[to])
-                self.flight.clear()
-                assert self.halves[1 - which].delivered == [b"the last"]
+            half.session.packer.message(b"the last")
+        self.calm()
+        for half in self.halves:
+            assert half.delivered == [b"the last"]
+        for _ in range(c.LOSS_THRESHOLD):  # show what was lost long ago to be lost
+            for half in self.halves:
+                half.session.packer.ping()
+            self.calm()
+        for half in self.halves:
+            assert half.session.packer._recovery.in_flight == 0
+            assert not half.session.packer._recovery
 
 
 SessionPair.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -18,6 +18,7 @@ from mp2p_core.proto import wire
 from mp2p_core.proto.addresses import pack_ipv4
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.cookies import CookieJar
+from mp2p_core.proto.epoch import Epoch
 from mp2p_core.proto.session import Session
 from mp2p_core.testing.puppet import Puppet, restamp
 from mp2p_core.testing.simulation import AllowKeys, Conditions, Datagram, SimNode, Simulation
@@ -145,7 +146,8 @@ class Oracles:
         self.sim = sim
         self.answers: dict[tuple[Address, int], list[float]] = defaultdict(list)
         self.bytes_to: dict[Address, int] = defaultdict(int)
-        self.sessions: dict[str, dict[Session, None]] = defaultdict(dict)
+        self.sessions: dict[str, dict[Session, Epoch]] = defaultdict(dict)
+        # With the epoch that each began with: keys are renewed on the way.
         self.count = 0
         for node in sim.nodes:
             node.on_event = lambda event, name=node.name: self.hears(name, event)
@@ -153,7 +155,7 @@ class Oracles:
     def hears(self, name: str, event: object) -> None:
         connection = getattr(event, "connection", None)
         if connection is not None:
-            self.sessions[name].update(dict.fromkeys(connection.sessions))
+            self.remember(name, connection)
 
     def sees(self, datagram: Datagram) -> None:
         kind = datagram.data[0]
@@ -164,7 +166,7 @@ class Oracles:
             assert datagram.destination in {node.group for node in self.sim.nodes}, "DATA went to a stranger"
             for node in self.sim.nodes:
                 for connection in node.endpoint.connections():  # also those that no event tells of
-                    self.sessions[node.name].update(dict.fromkeys(connection.sessions))
+                    self.remember(node.name, connection)
 
     def watches(self, datagram: Datagram) -> bool:
         self.sees(datagram)
@@ -178,10 +180,14 @@ class Oracles:
             node.endpoint.flush(connection)
         self.sim.flush(node)
 
+    def remember(self, name: str, connection: Connection) -> None:
+        for session in connection.sessions:
+            self.sessions[name].setdefault(session, session.epoch)
+
     def look(self) -> None:
         for node in self.sim.nodes:
             for connection in node.endpoint.connections():
-                self.sessions[node.name].update(dict.fromkeys(connection.sessions))
+                self.remember(node.name, connection)
             sizes = node.endpoint.sizes()
             assert sizes["half-open"] <= c.HALF_OPEN_SIZE
             assert sizes["answers"] <= c.ANSWER_CACHE_SIZE
@@ -212,16 +218,20 @@ class Oracles:
             assert self.bytes_to[victim] <= spoofable, "more out than in"
 
     def transcripts_agree(self) -> None:
-        everyone = [(node, session) for node in self.sim.nodes for session in self.sessions[node.name]]
-        for node, session in everyone:
+        everyone = [
+            (node, session, epoch)
+            for node in self.sim.nodes
+            for session, epoch in self.sessions[node.name].items()
+        ]
+        for node, session, epoch in everyone:
             others = [
-                (other, theirs) for other, theirs in everyone
-                if other is not node and theirs.local_id == session.remote_id
+                (other, theirs, its) for other, theirs, its in everyone
+                if other is not node and its.local_id == epoch.remote_id
             ]  # fmt: skip
             if session.opened_at < float("inf"):
                 assert others or not session.initiator, "a session without another end"
-            for other, theirs in others:
-                assert theirs.handshake_hash == session.handshake_hash
+            for other, theirs, its in others:
+                assert its.handshake_hash == epoch.handshake_hash
                 assert (theirs.peer, session.peer) == (node.key, other.key)
 
 

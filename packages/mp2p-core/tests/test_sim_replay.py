@@ -79,11 +79,12 @@ def test_Y3_a_recorded_init_within_the_cache_time() -> None:
 @pytest.mark.parametrize("restarted", [False, True], ids=["after the cache time", "after a restart"])
 def test_Y4_a_recorded_init_later(restarted: bool) -> None:
     """A COOKIE, or one answer; the recording of what followed is of no use: never a session."""
-    sim, _, b, recorder = talking(2)
+    sim, a, b, recorder = talking(2)
     say(sim, b, 3)
     sim.run(1.0)
     recording = list(recorder.heard)
     if restarted:
+        sim.cut = lambda datagram: datagram.source == a.source  # it would notice, and call again (row H17)
         sim.restart(b)
         sim.run(1.0)
     else:

@@ -11,7 +11,9 @@ Layers, lowest first; a module imports only from those before it:
     proto                        the protocol, sans-IO
     private_files, contact
     keyfile, access, plugins
-    opening, peer
+    opening, stream
+    messages
+    peer
     dialing
     node
     testing                      needs everything above, nothing needs it
@@ -30,17 +32,21 @@ from mp2p_core.errors import (
     DatagramTooLarge,
     KeyFileError,
     LocalNetworkError,
+    MessageTooLarge,
     Mp2pError,
     NoMulticast,
     PeerUnreachable,
     PortTaken,
     RemoteError,
+    StreamClosed,
+    StreamReset,
     TransportError,
     UsageError,
 )
 from mp2p_core.node import ChannelStatus, Node, open_node
 from mp2p_core.peer import Peer
 from mp2p_core.proto.identity import Identity, PublicKey
+from mp2p_core.stream import Stream
 from mp2p_core.transport import Reach
 
 __all__ = [
@@ -56,6 +62,7 @@ __all__ = [
     "Identity",
     "KeyFileError",
     "LocalNetworkError",
+    "MessageTooLarge",
     "Mp2pError",
     "NoMulticast",
     "Node",
@@ -65,6 +72,9 @@ __all__ = [
     "PublicKey",
     "Reach",
     "RemoteError",
+    "Stream",
+    "StreamClosed",
+    "StreamReset",
     "TransportError",
     "UsageError",
     "open_node",

@@ -6,6 +6,7 @@
     │   ├── BadKey                 32 bytes that are no usable public key
     │   ├── ContactError           a contact text that does not parse
     │   ├── DatagramTooLarge       more than one datagram holds
+    │   ├── MessageTooLarge        more than one reliable message holds
     │   ├── TransportError         a transport that is unknown, broken or of another API version
     │   └── KeyFileError           a key file that is missing, unsafe, damaged or of another profile
     ├── LocalNetworkError          this machine cannot do what the network needs
@@ -35,6 +36,7 @@ __all__ = [
     "DatagramTooLarge",
     "KeyFileError",
     "LocalNetworkError",
+    "MessageTooLarge",
     "Mp2pError",
     "NoMulticast",
     "PeerUnreachable",
@@ -78,6 +80,15 @@ class DatagramTooLarge(UsageError):
             f"a message of {size} bytes does not fit one datagram (at most {limit} bytes on this session): "
             "split it"
         )
+        self.size = size
+        self.limit = limit
+
+
+class MessageTooLarge(UsageError):
+    """A reliable message is larger than 1 MiB; `size` and `limit` are bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"a message of {size} bytes: at most {limit} fit, use a stream for more")
         self.size = size
         self.limit = limit
 

@@ -31,9 +31,11 @@ from mp2p_core.proto.events import (
     Connected,
     ConnectFailed,
     ConnectionClosed,
+    ConnectionReplaced,
     Event,
     MessageReceived,
     PingAnswered,
+    StreamChanged,
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
@@ -266,6 +268,13 @@ class Node:
             elif isinstance(event, PingAnswered):
                 if (peer := self._peers.get(event.connection)) is not None:
                     peer.answer_ping(event.ping, event.rtt)
+            elif isinstance(event, StreamChanged):
+                if (peer := self._peers.get(event.connection)) is not None:
+                    peer.notice_stream(event.event)
+            elif isinstance(event, ConnectionReplaced):
+                if (peer := self._peers.pop(event.old, None)) is not None:
+                    self._peers[event.new] = peer
+                    peer.renew(event.new)
             elif isinstance(event, Accepted):
                 self._accepted.append(self._peer(event.connection))
                 if self._accept_waiters:
@@ -345,7 +354,13 @@ class _OpenNode(AbstractAsyncContextManager[Node]):
     async def __aenter__(self) -> Node:
         identity, timestamps = self._make_identity()
         opened = await open_channels(self._wanted, identity.public, os.urandom)
-        endpoint = Endpoint(identity, self._access, now=self._clock(), idle_timeout=self._idle_timeout)
+        endpoint = Endpoint(
+            identity,
+            self._access,
+            now=self._clock(),
+            idle_timeout=self._idle_timeout,
+            epoch_us=int(time.time() * 1e6),
+        )
         node = self._node = Node(identity, endpoint, opened, timestamps, self._clock)
         for name, reason in opened.skipped:
             _log.info("transport %s is not used: %s", name, reason)

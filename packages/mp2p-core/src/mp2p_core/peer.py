@@ -10,12 +10,16 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mp2p_core.errors import Closed
+from mp2p_core.messages import MessageReader, MessageWriter
 from mp2p_core.proto.constants import MAX_QUEUED_MESSAGES
+from mp2p_core.proto.stream_table import StreamEventKind
+from mp2p_core.stream import Stream
 from mp2p_core.waiting import Signal
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.identity import PublicKey
+    from mp2p_core.proto.stream_table import StreamEvent
 
 __all__ = ["Peer"]
 
@@ -46,6 +50,10 @@ class Peer:
         self._waiting: Signal | None = None
         self._pings: dict[int, tuple[anyio.Event, list[float]]] = {}
         self._sends = 0
+        self._streams: dict[int, Stream] = {}
+        self._begin_messages()
+        self._opened: deque[Stream] = deque()
+        self._stream_waiters: list[anyio.Event] = []
         self.dropped = 0
         """Datagrams that arrived while the application had 1024 of them waiting; the oldest went."""
 
@@ -62,7 +70,7 @@ class Peer:
     @property
     def rtt(self) -> float:
         """The smoothed round-trip time in seconds; a guess until the peer has acknowledged something."""
-        return self._connection.session.rtt.smoothed
+        return self._connection.session.packer.rtt.smoothed
 
     @property
     def path(self) -> str:
@@ -129,6 +137,58 @@ class Peer:
             self._connection.check_open()
         return result[0]
 
+    async def send(self, data: bytes) -> None:
+        """Send a message of up to 1 MiB: reliable, in order with the others, whole.
+
+        Returns once it is queued, at most 1 MiB ahead of the network; the peer's application may not have
+        taken it yet. Raises `MessageTooLarge`, `StreamClosed` or `Closed`. Cancelled midway, it ends
+        messages to this peer, for half of one cannot be taken back.
+        """
+        await self._writer.send(data)
+
+    async def receive(self) -> bytes:
+        """Wait for the next message sent with `send`. Cancelling loses nothing. Raises `Closed`."""
+        return await self._reader.receive()
+
+    async def open_stream(self) -> Stream:
+        """Open a stream; the peer hears of it with the first bytes.
+
+        Waits while as many are open as the peer allows (100). Raises `Closed`.
+        """
+        while True:
+            self._connection.check_open()
+            number = self._connection.session.packer.streams.open()
+            if number is not None:
+                return self._stream(number)
+            await self._wait_for_streams()
+
+    async def accept_stream(self) -> Stream:
+        """Wait for the next stream that the peer opens. Raises `Closed`."""
+        while not self._opened:
+            self._connection.check_open()
+            await self._wait_for_streams()
+        return self._opened.popleft()
+
+    async def _wait_for_streams(self) -> None:
+        waiter = anyio.Event()
+        self._stream_waiters.append(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            if waiter in self._stream_waiters:
+                self._stream_waiters.remove(waiter)
+
+    def _begin_messages(self) -> None:
+        """Each side's first stream is for messages: protocol section 6."""
+        own = 0 if self._connection.session.initiator else 1
+        self._writer = MessageWriter(self._stream(own))
+        self._reader = MessageReader()
+        self._theirs = 1 - own
+
+    def _stream(self, number: int) -> Stream:
+        stream = self._streams[number] = Stream(number, self._connection, self._flush)
+        return stream
+
     async def aclose(self, code: int = 0, reason: str = "") -> None:
         """Close the connection and tell the peer. Does nothing when it has ended.
 
@@ -154,12 +214,42 @@ class Peer:
             waiting[1].append(rtt)
             waiting[0].set()
 
+    def notice_stream(self, event: StreamEvent) -> None:
+        """Take what the protocol says about a stream."""
+        if event.kind is StreamEventKind.OPENED:
+            opened = self._stream(event.stream)
+            if event.stream == self._theirs:
+                self._reader.attach(opened)
+                return
+            self._opened.append(opened)
+        elif event.kind is not StreamEventKind.STREAMS_AVAILABLE:
+            if (stream := self._streams.get(event.stream)) is not None:
+                stream.notice(event)
+            return
+        for waiter in self._stream_waiters:
+            waiter.set()
+
+    def renew(self, connection: Connection) -> None:
+        """Go on over a new connection: the peer has started anew, and what was under way is lost."""
+        self._end_streams()
+        self._connection = connection
+        self._begin_messages()
+
     def end(self) -> None:
         """Wake everybody: the connection has ended."""
+        for waiter in self._stream_waiters:
+            waiter.set()
+        self._end_streams()
         if self._waiting is not None:
             self._waiting.set()
         for answered, _ in self._pings.values():
             answered.set()
+
+    def _end_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.wake()
+        self._streams.clear()
+        self._reader.attach(None)
 
     def __repr__(self) -> str:
         return f"<Peer {self.key}>"

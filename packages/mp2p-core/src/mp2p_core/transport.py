@@ -89,13 +89,15 @@ class Train(NamedTuple):
     """
 
     path: Path
-    buffers: Sequence[bytes]
+    buffers: Sequence[bytes | memoryview]
     segment_size: int
 
     def datagrams(self) -> Sequence[bytes]:
         """Return the datagrams, in order."""
-        buffers, size = self.buffers, self.segment_size
-        whole = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        size = self.segment_size
+        whole = self.buffers[0] if len(self.buffers) == 1 else b""
+        if len(self.buffers) > 1 or not isinstance(whole, bytes):
+            whole = b"".join(self.buffers)
         if len(whole) <= size:
             return (whole,)
         return [whole[start : start + size] for start in range(0, len(whole), size)]

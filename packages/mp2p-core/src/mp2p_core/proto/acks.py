@@ -1,20 +1,12 @@
-"""Acknowledgements, both ways: what to acknowledge and when, and what of ours was acknowledged.
-
-RFC 9002 as docs/protocol.md section 6 takes it. Loss recovery and congestion control come with streams
-and build on these two.
-"""
+"""What to acknowledge, and when (docs/protocol.md, section 6). What of ours was acknowledged is `recovery`'s."""
 
 from __future__ import annotations
 
-from itertools import takewhile
-from typing import NamedTuple
-
-from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.frames import Ack, encode_ack
+from mp2p_core.proto.frames import encode_ack
 from mp2p_core.proto.ranges import RangeSet
 
-__all__ = ["AckSender", "Acked", "SentLog"]
+__all__ = ["AckSender"]
 
 
 class AckSender:
@@ -56,57 +48,3 @@ class AckSender:
         self.wanted = False
         self.deadline = None
         return encode_ack(self._ranges, now - self._largest_at)
-
-
-class Acked(NamedTuple):
-    """What one ACK frame told. `rtt` is a raw sample in seconds; the peer's delay is still in it."""
-
-    rtt: float | None
-    pings: tuple[tuple[int, float], ...]
-    lost: int
-
-
-class SentLog:
-    """Eliciting packets that are still out."""
-
-    __slots__ = ("_sent", "next_number")
-
-    def __init__(self, first_number: int = 0) -> None:
-        self.next_number = first_number
-        # When, and with which pings. Bounded by MAX_SENT_RECORDS: a peer may never acknowledge.
-        self._sent: dict[int, tuple[float, tuple[int, ...]]] = {}
-
-    def sent(self, number: int, pings: tuple[int, ...], now: float) -> None:
-        """Note an eliciting packet."""
-        if len(self._sent) >= c.MAX_SENT_RECORDS:
-            del self._sent[next(iter(self._sent))]
-        self._sent[number] = now, pings
-
-    def acked_untrusted(self, ack: Ack, now: float) -> Acked:
-        """Read a peer's ACK. Raises BadPacket when it acknowledges what was never sent (row F9)."""
-        largest = ack.ranges[0][1]
-        if largest >= self.next_number:
-            raise BadPacket("ack of a packet never sent")
-        rtt: float | None = None
-        pings: list[tuple[int, float]] = []
-        lost = 0
-        ranges = ack.ranges
-        at = len(ranges) - 1
-        # In rising order, and only as far as the ACK reaches: all but the last few of these leave the log
-        # here, so that a packet full of ACKs costs no more than one ACK.
-        for number in list(takewhile(largest.__ge__, self._sent)):
-            while number > ranges[at][1]:
-                at -= 1
-            if number >= ranges[at][0]:
-                at_time, with_pings = self._sent.pop(number)
-                if number == largest:
-                    rtt = now - at_time
-                if with_pings:
-                    pings.extend((ping, now - at_time) for ping in with_pings)
-            elif number <= largest - c.LOSS_THRESHOLD:
-                del self._sent[number]
-                lost += 1
-        return Acked(rtt, tuple(pings), lost)
-
-    def __len__(self) -> int:
-        return len(self._sent)

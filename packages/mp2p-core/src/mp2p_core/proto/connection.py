@@ -62,13 +62,13 @@ class Connection:
         session = self.sessions[0]
         if len(data) > session.max_message:
             raise DatagramTooLarge(len(data), session.max_message)
-        session.send_message(data)
+        session.packer.message(data)
 
     def ping(self) -> int:
         """Ask the peer for a sign of life; the number comes back in `PingAnswered`. Raises `Closed`."""
         self.check_open()
         self._next_ping += 1
-        self.session.ping(self._next_ping)
+        self.session.packer.ping(self._next_ping)
         return self._next_ping
 
     def close(self, code: int, reason: str, now: float) -> None:
@@ -86,7 +86,7 @@ class Connection:
         else:
             self.sessions.append(session)
         chosen, spare = self.sessions
-        chosen.take_over(spare)
+        chosen.packer.take_over(spare.packer)
         return spare
 
     def drop(self, session: Session) -> bool:
@@ -122,6 +122,14 @@ class ConnectionTable:
             held.remove(connection)
             if not held:
                 del self._by_peer[connection.peer.raw]
+
+    def session(self, peer: PublicKey, token: bytes) -> Session | None:
+        """Find a live session of this very peer by its token."""
+        for connection in self._by_peer.get(peer.raw, ()):
+            for session in connection.sessions:
+                if session.live and session.token == token:
+                    return session
+        return None
 
     def crowding_out(self, peer: PublicKey) -> Connection | None:
         """Return the oldest connection of a key that holds as many as it may."""

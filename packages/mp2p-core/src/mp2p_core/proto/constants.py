@@ -31,6 +31,9 @@ LABEL_COOKIE: Final = b"mp2p-v1 cookie\0"
 MAX_PACKET_NUMBER: Final = 2**64 - 2
 """[6] the last packet number ever used; the one above it is never sent, so that no counter can wrap."""
 
+CAPABILITY_PARTS: Final = 0x00000001
+"""[7] understands large packets."""
+
 STATUS_OK: Final = 0  # [4] RESP status
 STATUS_BUSY: Final = 1
 STATUS_VERSION: Final = 2
@@ -45,6 +48,8 @@ CLOSE_KEY_LIMIT: Final = 6
 CLOSE_SUPERSEDED: Final = 7
 CLOSE_NOT_ALLOWED: Final = 8
 CLOSE_EXCESSIVE: Final = 9
+CLOSE_RESTARTED: Final = 11
+"""The peer has started anew and knows nothing of this connection; said on the wire all the same, should it."""
 CLOSE_IDLE: Final = 10
 """Never on the wire: what this side reports when the peer has gone silent."""
 
@@ -53,6 +58,12 @@ ANSWER_CACHE_LIFE: Final = 30.0  # [4] an INIT repeated within this time gets th
 HANDSHAKE_BUDGET: Final = 20.0  # [4] an initiator gives up after this
 DEFAULT_IDLE_TIMEOUT: Final = 30.0  # [6]
 KEEPALIVE: Final = 10.0  # [6] data came and nothing went back for this long
+REKEY_AFTER: Final = 300.0  # [6] age of an epoch at which the side that connected asks for new keys
+REKEY_AFTER_RESPONDER: Final = 330.0  # [6] and at which the other side does, with jitter
+REKEY_PACKETS: Final = 2**32  # [6] packets in one direction
+REKEY_FAILURES: Final = 2**32  # [6] packets that did not open
+EPOCH_OVERLAP: Final = 10.0  # [6] an old receive key lives this long
+EPOCH_LIFE: Final = 600.0  # [6] nothing is sent under older keys
 MAX_ACK_DELAY: Final = 0.025  # [6]
 ACK_DELAY_UNIT: Final = 64e-6  # [6] unit of the delay in an ACK frame
 REPLAY_WINDOW: Final = 2048  # [6] packets
@@ -78,6 +89,16 @@ INIT_JITTER: Final = 0.2
 
 INITIATOR_DH_RATE: Final = 20.0
 """DH attempts a second per handshake: an attacker may answer faster than the peer."""
+
+SILENT_AFTER_PROBES: Final = 3
+"""Probe timeouts in a row after which a peer gets a new INIT, on every way to it that is known."""
+
+RETRY_SPACING: Final = 5.0
+"""Between such handshakes, and between those for new keys."""
+
+ANEW_AFTER: Final = 6.0
+"""INITs for a connection that got no answer for this long are joined by one for a new connection. Long enough
+that half of all datagrams may be lost without making two connections of one."""
 
 CROSSING_LIFE: Final = 2.0
 """A call back to a peer that has just called waits this long for a sign that it heard our answer."""
@@ -122,9 +143,10 @@ MAX_SESSIONS_PER_PEER: Final = 16
 """Sessions one key may hold: two processes may share an identity, ten thousand may not."""
 
 MAX_QUEUED_MESSAGES: Final = 1024
-"""Received messages waiting for the application, per session; the oldest is dropped, as a socket would."""
-MAX_SENT_RECORDS: Final = 1024
-"""Unacknowledged packets remembered per session, for RTT and pings; the oldest is forgotten."""
+"""Messages waiting for the application, or to be sent, per session; the oldest is dropped, as a socket would."""
+MAX_SENT_RECORDS: Final = 4096
+"""Unacknowledged packets remembered per session. Data waits above that; pings and probes push out the oldest.
+Single datagrams of 1200 bytes make five megabytes in flight of it."""
 MAX_ACK_RANGES: Final = 32
 CLOSING_LIFE: Final = 1.0
 """A closed session answers late packets with its CLOSE for this long, then forgets."""

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import events as ev
-from mp2p_core.proto import wire
+from mp2p_core.proto.calls import Calls, Settled
 from mp2p_core.proto.connection import Connection, ConnectionTable
-from mp2p_core.proto.initiator import Answered, Attempt, Dial, Outgoing, Target
+from mp2p_core.proto.initiator import Dial, Outgoing
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
+from mp2p_core.proto.parts import PART_HEADER_SIZE, Reassembly, parse_part_untrusted, split_untrusted
 from mp2p_core.proto.responder import Access, ChannelInfo, Responder
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
@@ -37,6 +38,7 @@ __all__ = ["Endpoint"]
 
 _DATA: Final = c.TYPE_DATA
 _INIT: Final = c.TYPE_INIT
+_PART: Final = c.TYPE_PART
 
 
 class Endpoint:
@@ -51,21 +53,27 @@ class Endpoint:
         random: RandomBytes = os.urandom,
         suite: Suite = CHACHAPOLY_SHA256,
         idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
+        epoch_us: int = 0,
     ) -> None:
+        """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970."""
         self._identity = identity
-        self._random = random
-        self._suite = suite
-        self._idle_timeout = idle_timeout
         self._channels: dict[int, ChannelInfo] = {}
         self._responder = Responder(
-            identity, access, random=random, suite=suite, idle_timeout=idle_timeout, now=now
+            identity, access, self._find, random=random, suite=suite, idle_timeout=idle_timeout, now=now
         )
         self._sessions: dict[bytes, Session] = {}
+        self._parts = Reassembly()
         # Attack: INITs that nobody confirms. Bounded; the oldest goes.
         self._half_open: OrderedDict[bytes, Session] = OrderedDict()
-        self._attempts: dict[bytes, tuple[Dial, Attempt]] = {}
-        self._dials: dict[int, Dial] = {}
-        self._dial_number = 0
+        self._calls = Calls(
+            identity,
+            self._channels,
+            random=random,
+            suite=suite,
+            idle_timeout=idle_timeout,
+            epoch_us=epoch_us,
+            now=now,
+        )
         self._connections = ConnectionTable()
         self._timers: Timers[Session | Dial] = Timers()
         self._outgoing: deque[Outgoing] = deque()
@@ -81,10 +89,11 @@ class Endpoint:
     def sizes(self) -> Mapping[str, int]:
         """Return how many entries each table holds: all are bounded, whatever strangers do."""
         return {
-            "attempts": len(self._attempts),
+            "attempts": self._calls.attempts,
             "connections": len(self._connections),
-            "dials": len(self._dials),
+            "dials": len(self._calls),
             "half-open": len(self._half_open),
+            "parts": len(self._parts),
             "sessions": len(self._sessions),
             "timers": len(self._timers),
             **self._responder.sizes(),
@@ -99,8 +108,12 @@ class Endpoint:
     def receive(self, channel: int, train: Train, now: float) -> None:
         """Take in datagrams. Never raises for their content."""
         path, buffers, size = train
-        alone = len(buffers) == 1 and len(buffers[0]) <= size
-        for datagram in buffers if alone else train.datagrams():
+        first = buffers[0] if buffers else b""
+        alone = len(buffers) == 1 and len(first) <= size
+        if len(buffers) == 1 and not alone and first[0] == _PART and isinstance(first, bytes):
+            self._receive_parts(channel, first, size, path, now)
+            return
+        for datagram in (first,) if alone and isinstance(first, bytes) else train.datagrams():
             kind = datagram[0] if datagram else 0
             if kind == _DATA:
                 session = self._sessions.get(datagram[2:10])
@@ -108,6 +121,8 @@ class Endpoint:
                     self._counters["data-unknown"] += 1
                 else:
                     self._receive_data(session, datagram, path, now)
+            elif kind == _PART:
+                self._receive_part(datagram, path, now)
             elif kind == _INIT and (refusal := self._responder.screen_untrusted(datagram)) is not None:
                 self._counters[refusal] += 1
             else:
@@ -116,17 +131,59 @@ class Endpoint:
                 except BadPacket as reason:
                     self._counters[str(reason)] += 1
 
+    def _receive_parts(self, channel: int, buffer: bytes, size: int, path: Path, now: float) -> None:
+        """Take in a train of parts; a packet that is whole in it is opened without being put together first."""
+        for header, body in split_untrusted(buffer, size):
+            if header is None:
+                self.receive(channel, Train(path, (body,), len(body)), now)
+            elif (session := self._sessions.get(header[2])) is None:
+                self._counters["data-unknown"] += 1
+            else:
+                before = session.state
+                outcome = session.receive_whole_untrusted(header, body, path, now)
+                self._parts.drop(header[2], header[3])  # some of them may have come before, one by one
+                self._took_data(session, before, outcome, now)
+
+    def _receive_part(self, datagram: bytes, path: Path, now: float) -> None:
+        try:
+            header = parse_part_untrusted(datagram)
+        except BadPacket as reason:
+            self._counters[str(reason)] += 1
+            return
+        session = self._sessions.get(header[2])
+        if session is None:
+            self._counters["data-unknown"] += 1
+            return
+        if (refusal := session.refuses_part(header)) is not None:
+            self._counters[refusal] += 1
+            return
+        whole = self._parts.add_untrusted(header, datagram[PART_HEADER_SIZE:])
+        if whole is None:
+            self._counters["part-received"] += 1
+            return
+        before = session.state
+        self._took_data(session, before, session.receive_whole_untrusted(header, whole, path, now), now)
+
     def _receive_data(self, session: Session, datagram: bytes, path: Path, now: float) -> None:
         before = session.state
-        outcome = session.receive_untrusted(datagram, path, now)
+        self._took_data(session, before, session.receive_untrusted(datagram, path, now), now)
+
+    def _took_data(self, session: Session, before: SessionState, outcome: str, now: float) -> None:
         self._counters[outcome] += 1
         if outcome != "data-received":
             return
+        if session.searching:
+            # It is there after all, and remembers: a lossy network must not make two connections of one.
+            session.searching = False
+            self._calls.end_renewing(session)
+        if session.promoted is not None:
+            self._responder.confirmed(session.peer, session.promoted.timestamp)
+            session.promoted = None
         changed = session.state is not before
         if changed and before is SessionState.HALF_OPEN:
             self._confirm(session, now)
         # In the order of the packet: what it brought comes before the end that it may also have brought.
-        if session.received or session.answered_pings:
+        if session.received or session.packer.answered_pings or session.packer.streams.events:
             self._deliver(session)
         if changed:
             self._after_change(session, now)
@@ -137,10 +194,13 @@ class Endpoint:
         if connection is not None and connection.closed is None:
             for data in session.received:
                 self._events.append(ev.MessageReceived(connection, data))
-            for number, rtt in session.answered_pings:
+            for number, rtt in session.packer.answered_pings:
                 self._events.append(ev.PingAnswered(connection, number, rtt))
+            for event in session.packer.streams.events:
+                self._events.append(ev.StreamChanged(connection, event))
         session.received.clear()
-        session.answered_pings.clear()
+        session.packer.answered_pings.clear()
+        session.packer.streams.events.clear()
 
     def _receive_other_untrusted(
         self, kind: int, datagram: bytes, channel: int, path: Path, now: float
@@ -154,19 +214,15 @@ class Endpoint:
             if answer.session is not None:
                 self._add_half_open(answer.session)
                 self._counters["init-answered"] += 1
+            elif answer.renewed is not None and answer.epoch is not None:
+                answer.renewed.offer(answer.epoch)
+                self._sessions[answer.epoch.local_id] = answer.renewed
+                self._forget_ids(answer.renewed)
+                self._counters["init-answered"] += 1
         elif kind == c.TYPE_RESP:
-            receive_id = wire.parse_resp_untrusted(datagram)
-            found = self._attempts.get(receive_id)
-            if found is None or found[1].target.channel != channel:
-                raise BadPacket("resp-unknown")
-            dial, attempt = found
-            self._answered(dial, dial.read_resp_untrusted(attempt, datagram, path.remote, now), path, now)
+            self._settle(self._calls.read_resp_untrusted(datagram, channel, path, now), now)
         elif kind == c.TYPE_COOKIE:
-            cookie = wire.parse_cookie_untrusted(datagram)
-            found = self._attempts.get(cookie.receive_id)
-            if found is None:
-                raise BadPacket("cookie-unknown")
-            if (outgoing := found[0].read_cookie_untrusted(found[1], cookie)) is not None:
+            if (outgoing := self._calls.read_cookie_untrusted(datagram)) is not None:
                 self._outgoing.append(outgoing)
         else:
             raise BadPacket("type-unknown")
@@ -188,85 +244,100 @@ class Endpoint:
         1970 and should rise from call to call (section 4). The connection is one that the peer began when
         both call at once. Raises `UsageError` for the node's own key, and when there is no target.
         """
-        if not targets:
-            raise UsageError("nothing to connect to: give at least one address of the peer")
-        if peer == self._identity.public:
-            raise UsageError("this contact is the node's own key: a node does not connect to itself")
-        self._dial_number += 1
-        dial = Dial(
-            self._dial_number, self._identity, peer,
-            [
-                Target(number, address, self._channels[number].address, self._channels[number].max_payload)
-                for number, address in targets
-            ],
-            timestamp=timestamp, random=self._random, suite=self._suite, timeout=timeout, now=now,
-        )  # fmt: skip
-        self._dials[dial.number] = dial
+        dial = self._calls.begin(peer, targets, timestamp=timestamp, timeout=timeout, now=now)
         self._advance(dial, now)
         return dial.number
 
     def cancel(self, number: int) -> None:
         """Stop trying. Does nothing when the dial has ended."""
-        if (dial := self._dials.get(number)) is not None:
-            self._end_dial(dial)
+        if (dial := self._calls.get(number)) is not None:
+            self._calls.end(dial)
 
     def _advance(self, dial: Dial, now: float) -> None:
-        dial.wait_for(self._connections.crossing(dial.peer, now), now)
-        for attempt in dial.attempts:
-            self._attempts.pop(attempt.receive_id, None)
-        self._outgoing.extend(dial.handle_timeout(now))
-        for attempt in dial.attempts:
-            self._attempts[attempt.receive_id] = (dial, attempt)
+        if dial.session is None:
+            dial.wait_for(self._connections.crossing(dial.peer, now), now)
+        self._outgoing.extend(self._calls.advance(dial, now))
         self._timers.schedule(dial)
 
-    def _end_dial(self, dial: Dial) -> None:
-        self._dials.pop(dial.number, None)
-        for attempt in dial.attempts:
-            self._attempts.pop(attempt.receive_id, None)
+    def _renew(self, session: Session, now: float) -> None:
+        """Ask the peer of a session for new keys."""
+        session.rekey_at = now + c.RETRY_SPACING
+        connection = session.connection
+        if session.fading and connection is not None and connection.session is not session:
+            return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
+        if (dial := self._calls.renew(session, now)) is not None:
+            session.searching = session.fading
+            self._advance(dial, now)
+            self._counters["rekeys-begun"] += 1
 
-    def _answered(self, dial: Dial, answered: Answered, path: Path, now: float) -> None:
-        """Begin the session that a verified RESP offers."""
-        self._end_dial(dial)
-        payload, target = answered.payload, answered.attempt.target
-        if answered.refusal is not None:
-            self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, answered.refusal))
+    def _find(self, peer: PublicKey, token: bytes) -> Session | None:
+        """Find the live session that a handshake for new keys names."""
+        return self._connections.session(peer, token)
+
+    def _forget_ids(self, session: Session) -> None:
+        for local_id in session.retired:
+            self._sessions.pop(local_id, None)
+            self._parts.forget(local_id)
+        session.retired.clear()
+
+    def _settle(self, settled: Settled, now: float) -> None:
+        """Go on with what a verified RESP has brought."""
+        dial, session = settled.dial, settled.session
+        renewed = dial.session
+        if settled.refusal is not None:
+            if renewed is None:
+                self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, settled.refusal))
             return
-        # The address that RESP names for DATA is not used before paths can be validated (row R6).
-        session = Session(
-            peer=dial.peer, initiator=True, local_id=answered.attempt.receive_id, remote_id=payload.receive_id,
-            keys=answered.keys, channel=target.channel, path=Path(target.address, None, path.interface),
-            began=dial.began, now=now, idle_timeout=min(self._idle_timeout, payload.idle_timeout_ms / 1000),
-            max_payload=min(c.BASE_DATAGRAM_SIZE, payload.max_payload, target.max_payload), rtt=answered.rtt,
-            timestamp=answered.attempt.timestamp,
-        )  # fmt: skip
-        self._sessions[session.local_id] = session
-        self._counters["sessions-connected"] += 1
+        if settled.epoch is not None:
+            if renewed is not None and renewed.live:
+                renewed.install(settled.epoch, now)
+                self._sessions[settled.epoch.local_id] = renewed
+                self._counters["rekeys-done"] += 1
+                self._touch(renewed, now)
+            return
+        assert session is not None
+        self._sessions[session.epoch.local_id] = session
         connection = dial.instead_of
+        if renewed is not None and renewed.connection is not None:
+            self._counters["sessions-replaced"] += 1
+            self._replace(renewed.connection, self._connect(session), now)
+            self._touch(session, now)
+            return
+        self._counters["sessions-connected"] += 1
         if connection is not None and connection.closed is None and len(connection.sessions) == 1:
             # It waited, and still does not know what the peer takes this for: so there is to be one session.
             self._close_spare(connection.merge(session, preferred=True), now)
         else:
-            connection = Connection(dial.peer, session)
-            self._connections.add(connection)
+            connection = self._connect(session)
         self._events.append(ev.Connected(dial.number, connection))
         self._touch(session, now)
+
+    def _connect(self, session: Session) -> Connection:
+        connection = Connection(session.peer, session)
+        self._connections.add(connection)
+        return connection
+
+    def _replace(self, old: Connection, new: Connection, now: float) -> None:
+        """Go on with a peer that has started anew: what the old connection had under way is lost, and said so."""
+        self._events.append(ev.ConnectionReplaced(old, new))
+        self.close(old, c.CLOSE_RESTARTED, "the peer has started anew", now)
 
     def _add_half_open(self, session: Session) -> None:
         table = self._half_open
         if len(table) >= c.HALF_OPEN_SIZE:
             _, oldest = table.popitem(last=False)
-            del self._sessions[oldest.local_id]
+            del self._sessions[oldest.epoch.local_id]
             oldest.expire()
             self._counters["half-open-pushed-out"] += 1
-        table[session.local_id] = self._sessions[session.local_id] = session
+        table[session.epoch.local_id] = self._sessions[session.epoch.local_id] = session
         self._timers.schedule(session)
 
     def _confirm(self, session: Session, now: float) -> None:
         """The initiator has proved itself: only now does the application hear of it."""
-        self._half_open.pop(session.local_id, None)
+        self._half_open.pop(session.epoch.local_id, None)
         peer = session.peer
-        self._responder.confirmed(peer, session.timestamp)
-        dial = next((d for d in self._dials.values() if d.peer == peer), None)
+        self._responder.confirmed(peer, session.epoch.timestamp)
+        dial = self._calls.to(peer)
         overlap = self._connections.overlapping(peer, session.began)
         if overlap is not None:
             self._merge(overlap, session, now)
@@ -280,7 +351,7 @@ class Endpoint:
                 self._events.append(ev.Accepted(connection))
         if dial is not None:
             # Both called at once and the peer was faster: its session serves both.
-            self._end_dial(dial)
+            self._calls.end(dial)
             assert session.connection is not None
             self._events.append(ev.Connected(dial.number, session.connection))
 
@@ -319,8 +390,11 @@ class Endpoint:
             if connection.closed is not None:
                 self._connections.remove(connection)
         if session.state is SessionState.CLOSED:
-            self._sessions.pop(session.local_id, None)
-            self._half_open.pop(session.local_id, None)
+            for local_id in session.ids:
+                self._sessions.pop(local_id, None)
+                self._parts.forget(local_id)
+                self._half_open.pop(local_id, None)
+            self._calls.end_renewing(session)
             self._dirty.pop(session, None)
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
@@ -357,13 +431,13 @@ class Endpoint:
             session, _ = self._dirty.popitem()
             before = session.state
             packets = session.packets(now)
+            if session.packer.streams.events:
+                self._deliver(session)
+            self._timers.schedule(session)
             if session.state is not before:
                 self._after_change(session, now)
                 self._timers.schedule(session)
-            if len(packets) == 1:
-                out.append(Transmit(session.channel, Train(session.path, packets, len(packets[0]))))
-            else:
-                out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
+            out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
         return out
 
     def timeout(self) -> float | None:
@@ -378,19 +452,23 @@ class Endpoint:
                 continue
             before = item.state
             item.handle_timeout(now)
+            self._forget_ids(item)
+            if item.wants_keys(now):
+                self._renew(item, now)
             if item.state is not before:
                 self._after_change(item, now)
             if item.state is not SessionState.CLOSED:
                 self._touch(item, now)
 
     def _dial_due(self, dial: Dial, now: float) -> None:
-        if dial.number not in self._dials:
+        if self._calls.get(dial.number) is None:
             return
         if now < dial.deadline:
             self._advance(dial, now)
             return
-        self._end_dial(dial)
-        self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, None))
+        self._calls.end(dial)
+        if dial.session is None:
+            self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, None))
 
     def events(self) -> Sequence[ev.Event]:
         """Return what happened since the last call, in order."""

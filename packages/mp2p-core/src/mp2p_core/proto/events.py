@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.stream_table import StreamEvent
 
 __all__ = [
     "Accepted",
     "ConnectFailed",
     "Connected",
     "ConnectionClosed",
+    "ConnectionReplaced",
     "Event",
     "MessageReceived",
     "PingAnswered",
+    "StreamChanged",
 ]
 
 
@@ -58,6 +61,20 @@ class PingAnswered(NamedTuple):
     rtt: float
 
 
+class StreamChanged(NamedTuple):
+    """Something happened to a stream that the application may be waiting for."""
+
+    connection: Connection
+    event: StreamEvent
+
+
+class ConnectionReplaced(NamedTuple):
+    """The peer started anew; `new` goes on in place of `old`, whose `ConnectionClosed` follows."""
+
+    old: Connection
+    new: Connection
+
+
 class ConnectionClosed(NamedTuple):
     """The last event of a connection."""
 
@@ -66,4 +83,13 @@ class ConnectionClosed(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Connected | ConnectFailed | Accepted | MessageReceived | PingAnswered | ConnectionClosed
+Event: TypeAlias = (
+    Connected
+    | ConnectFailed
+    | Accepted
+    | MessageReceived
+    | PingAnswered
+    | StreamChanged
+    | ConnectionReplaced
+    | ConnectionClosed
+)

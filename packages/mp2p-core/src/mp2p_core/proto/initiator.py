@@ -8,7 +8,6 @@ RESP that verifies wins.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,17 +16,19 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.buckets import BucketTable, TokenBucket
 from mp2p_core.proto.cookies import Mac1, keyed_hash, open_cookie_untrusted
+from mp2p_core.proto.epoch import SessionKeys
 from mp2p_core.proto.noise import IK, HandshakeState
-from mp2p_core.proto.session import SessionKeys
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.noise_suite import Suite
+    from mp2p_core.proto.session import Session
+    from mp2p_core.proto.target import Target
     from mp2p_core.transport import Address, RandomBytes
 
-__all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage", "Target", "prologue"]
+__all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage", "prologue"]
 
 _ROUND_ENDS: Final = len(c.INIT_SCHEDULE)
 _STATUS_TEXT: Final = {
@@ -48,16 +49,6 @@ class Stage(enum.IntEnum):
     def text(self) -> str:
         """Word it for an error message."""
         return ("nothing heard", "cookie", "answered by another key", "answered")[self]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to send INITs, and where to ask for the answer."""
-
-    channel: int
-    address: Address
-    return_address: Address
-    max_payload: int
 
 
 class Outgoing(NamedTuple):
@@ -92,13 +83,15 @@ class Attempt:
     """INITs to one target: the schedule, the cookie, and the handshake state that waits for a RESP."""
 
     __slots__ = ("_cookie", "_hint", "_hurried", "_init", "_kept", "_noise", "_repeat", "_sent_at", "_sent_once",
-                 "next_send", "receive_id", "target", "timestamp")  # fmt: skip
+                 "next_send", "receive_id", "target", "timestamp", "token")  # fmt: skip
 
-    def __init__(self, target: Target, now: float) -> None:
+    def __init__(self, target: Target, start: float, *, token: bytes | None = None) -> None:
         self.target = target
+        self.token = token
+        """Names the connection that the handshake is to give new keys; None asks for a new connection."""
         self.receive_id = b""
         self.timestamp = 0
-        self.next_send = now
+        self.next_send = start
         self._repeat = 0
         self._init = b""
         self._cookie: bytes | None = None
@@ -106,7 +99,7 @@ class Attempt:
         self._kept = False
         self._hurried = False
         self._noise: HandshakeState | None = None
-        self._sent_at = now
+        self._sent_at = start
         self._sent_once = False
 
     def send(self, dial: Dial, now: float) -> Outgoing:
@@ -142,8 +135,8 @@ class Attempt:
         self.timestamp = dial.timestamp(now)
         payload = wire.InitPayload(
             key=dial.identity.public.raw, timestamp=self.timestamp, return_address=self.target.return_address,
-            capabilities=0, max_payload=self.target.max_payload, version=c.VERSION, continues=False,
-            token=bytes(16),
+            capabilities=c.CAPABILITY_PARTS, max_payload=self.target.max_payload, version=c.VERSION,
+            continues=self.token is not None, token=self.token or bytes(16),
         )  # fmt: skip
         body = header + self._noise.write_message(payload.pack(), dial.random(32))
         self._init = body + dial.mac1(body)
@@ -190,12 +183,15 @@ class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "instead_of", "mac1", "number", "peer", "queued", "random", "stage", "suite")  # fmt: skip
+                 "instead_of", "mac1", "number", "peer", "queued", "random", "session", "stage", "suite")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
-        random: RandomBytes, suite: Suite, timeout: float, now: float,
+        random: RandomBytes, suite: Suite, timeout: float, now: float, session: Session | None = None,
+        anew: bool = True,
     ) -> None:  # fmt: skip
+        self.session = session
+        """The session that is to get new keys; None for a new connection."""
         self.number = number
         self.identity = identity
         self.peer = peer
@@ -215,7 +211,13 @@ class Dial:
         half = c.INITIATOR_DH_RATE / 2
         self._dh = TokenBucket(half, half, now)
         self._dh_by_source = BucketTable(half / 4, half / 4)
-        self.attempts = [Attempt(target, now) for target in targets]
+        self.attempts: list[Attempt] = []
+        if session is not None:
+            self.attempts = [Attempt(target, now, token=session.token) for target in targets]
+        if anew:
+            # To a peer that may have started anew: only once it had the time to answer for the connection.
+            start = now if session is None else now + c.ANEW_AFTER
+            self.attempts += [Attempt(target, start) for target in targets]
 
     def jitter(self) -> float:
         """Draw a factor within INIT_JITTER of 1."""

@@ -28,24 +28,13 @@ _MAX_BACKOFF: Final = 10
 class SentPacket:
     """An ack-eliciting packet that is out. `content` belongs to whoever filled it, and is not looked at here."""
 
-    __slots__ = ("at", "content", "limited", "number", "order", "path_probe", "size")
+    __slots__ = ("at", "content", "number", "order", "path_probe", "size")
 
-    def __init__(
-        self,
-        number: int,
-        at: float,
-        size: int,
-        content: Any,
-        *,
-        limited: bool = True,
-        path_probe: bool = False,
-    ) -> None:
+    def __init__(self, number: int, at: float, size: int, content: Any, *, path_probe: bool = False) -> None:
         self.number = number
         self.at = at
         self.size = size
         self.content: Any = content
-        self.limited = limited
-        """Whether the window was in use when it went out (RFC 9002, section 7.8)."""
         self.path_probe = path_probe
         """Whether it probes the path MTU: losing it says nothing about congestion (RFC 9000, section 14.4)."""
         self.order = 0

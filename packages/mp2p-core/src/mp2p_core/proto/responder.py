@@ -13,10 +13,12 @@ from mp2p_core.proto import wire
 from mp2p_core.proto.buckets import BucketTable, TokenBucket
 from mp2p_core.proto.cookies import CookieJar, Mac1
 from mp2p_core.proto.edwards import fits_identity
+from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.proto.initiator import Outgoing, prologue
 from mp2p_core.proto.noise import IK, HandshakeState
-from mp2p_core.proto.session import Session, SessionKeys
+from mp2p_core.proto.session import Session
+from mp2p_core.proto.target import Target
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
@@ -51,10 +53,15 @@ class ChannelInfo:
 
 
 class Answer(NamedTuple):
-    """What an INIT led to: something to send, and a half-open session when it was accepted."""
+    """What an INIT led to: something to send, and what it may become once the peer confirms it.
+
+    A session is half open; an epoch was offered to `renewed`, which had connected before.
+    """
 
     outgoing: Outgoing
-    session: Session | None
+    session: Session | None = None
+    renewed: Session | None = None
+    epoch: Epoch | None = None
 
 
 class _Cached:
@@ -75,6 +82,7 @@ class Responder:
         self,
         identity: Identity,
         access: Access,
+        find: Callable[[PublicKey, bytes], Session | None],
         *,
         random: RandomBytes,
         suite: Suite,
@@ -83,6 +91,7 @@ class Responder:
     ) -> None:
         self._identity = identity
         self._access = access
+        self._find = find
         self._random = random
         self._suite = suite
         self._idle_timeout = idle_timeout
@@ -182,9 +191,12 @@ class Responder:
                 return self._cookie(datagram, header, number, channel, path, now)
             if not self._stale.take(peer.raw, now):
                 raise BadPacket("init-stale-rate")
+        session = None
+        if payload.continues and (session := self._find(peer, payload.token)) is None:
+            raise BadPacket("init-token")  # row H15: another peer's, or that of a connection that has ended
         self._allow_answer(answer_path.remote, now)
         return self._answer(
-            noise, header, payload, peer, number, channel, answer_path, signed, busy=busy, now=now
+            noise, header, payload, peer, number, channel, answer_path, signed, session, busy=busy, now=now
         )  # 9
 
     def _under_load(self, now: float) -> bool:
@@ -202,7 +214,7 @@ class Responder:
         cached.repeats += 1
         cached.sent = now
         number, to, resp = cached.outgoing
-        return Answer(Outgoing(number, to._replace(interface=path.interface), resp), None)
+        return Answer(Outgoing(number, to._replace(interface=path.interface), resp))
 
     def _cookie(
         self,
@@ -222,7 +234,7 @@ class Responder:
         if not (self._cookies_to.take(path.remote, now) and self._cookies_all.take(now)):
             raise BadPacket("cookie-rate")
         sealed = self._jar.seal(datagram, header, path.remote, now)
-        return Answer(Outgoing(number, Path(to, None, path.interface), sealed), None)
+        return Answer(Outgoing(number, Path(to, None, path.interface), sealed))
 
     @staticmethod
     def _answer_path_untrusted(address: Address, channel: ChannelInfo, path: Path) -> Path:
@@ -238,12 +250,13 @@ class Responder:
 
     def _answer(
         self, noise: HandshakeState, header: wire.InitHeader, payload: wire.InitPayload, peer: PublicKey, number: int,
-        channel: ChannelInfo, path: Path, signed: bytes, *, busy: bool, now: float,
+        channel: ChannelInfo, path: Path, signed: bytes, renewed: Session | None, *, busy: bool, now: float,
     ) -> Answer:  # fmt: skip
         local_id = self._random(8)
-        token = self._random(16)
+        token = self._random(16) if renewed is None else renewed.token
+        busy = busy and renewed is None
         resp = wire.RespPayload(
-            receive_id=local_id, token=token, address=channel.address, capabilities=0,
+            receive_id=local_id, token=token, address=channel.address, capabilities=c.CAPABILITY_PARTS,
             max_payload=channel.max_payload, version=c.VERSION,
             status=c.STATUS_BUSY if busy else c.STATUS_OK,
             idle_timeout_ms=self._idle_timeout_ms,
@@ -256,14 +269,22 @@ class Responder:
         if len(cache) > c.ANSWER_CACHE_SIZE:
             cache.popitem(last=False)
         if busy:
-            return Answer(outgoing, None)
+            return Answer(outgoing)
         receive, send = noise.split()
         keys = SessionKeys(self._suite.aead(send), self._suite.aead(receive), noise.handshake_hash, token)
+        epoch = Epoch(
+            keys=keys, local_id=local_id, remote_id=header.receive_id, channel=number, path=path, began=now,
+            first_number=0 if renewed is None else renewed.packer.next_number, ours=False,
+            preferred=peer.raw < self._identity.public.raw, timestamp=payload.timestamp,
+        )  # fmt: skip
+        if renewed is not None:
+            return Answer(outgoing, None, renewed, epoch)
         session = Session(
-            peer=peer, initiator=False, local_id=local_id, remote_id=header.receive_id, keys=keys, channel=number,
-            path=path, began=now, now=now, idle_timeout=self._idle_timeout,
-            max_payload=min(c.BASE_DATAGRAM_SIZE, payload.max_payload, channel.max_payload),
-            timestamp=payload.timestamp,
+            peer=peer, epoch=epoch, token=token, now=now, idle_timeout=self._idle_timeout,
+            targets=(Target(number, path.remote, channel.address, channel.max_payload),),
+            rekey_after=c.REKEY_AFTER_RESPONDER * (1 + self._random(1)[0] / 2560),
+            max_payload=min(payload.max_payload, channel.max_payload),
+            large=bool(payload.capabilities & c.CAPABILITY_PARTS),
         )  # fmt: skip
         return Answer(outgoing, session)
 

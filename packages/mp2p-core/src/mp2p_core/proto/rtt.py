@@ -15,6 +15,10 @@ class RoundTrip:
     __slots__ = ("latest", "minimum", "sampled", "smoothed", "variation")
 
     def __init__(self, sample: float | None) -> None:
+        self.restart(sample)
+
+    def restart(self, sample: float | None) -> None:
+        """Begin anew, with a sample or a guess: the path is another one."""
         self.sampled = sample is not None
         """Whether any of this was measured; all else is the guess to begin with."""
         self.minimum = math.inf if sample is None else sample

@@ -1,9 +1,8 @@
 """A session: two keys, two ids, one path (docs/protocol.md, section 6).
 
-Seals and opens DATA packets and keeps what belongs to them: packet numbers, the replay window,
-acknowledgements, timers, the state. Later layers find their places here: rekey replaces a session within
-its connection, streams hand their frames to `_fill` and get theirs from `_handle_frame`, and path change
-sets `path`.
+Seals and opens DATA packets, single (section 6) and large (section 7), and keeps the replay window, the
+timers and the state. What goes into a packet is the `Packer`'s. Later layers find their places here: rekey
+replaces a session within its connection, and path change sets `path`.
 """
 
 from __future__ import annotations
@@ -12,36 +11,28 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from cryptography.exceptions import InvalidTag
-
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.acks import AckSender, SentLog
-from mp2p_core.proto.frames import (
-    MSG_OVERHEAD,
-    PING_FRAME,
-    Ack,
-    Close,
-    Frame,
-    Msg,
-    Ping,
-    encode_close,
-    encode_msg,
-    parse_frames_untrusted,
-)
-from mp2p_core.proto.noise_suite import nonce_little_endian
+from mp2p_core.proto.flow import StreamError
+from mp2p_core.proto.frames import MSG_OVERHEAD, Ack, Close, Msg, Ping, encode_close, parse_frames_untrusted
+from mp2p_core.proto.packing import Packer
+from mp2p_core.proto.parts import part_header
 from mp2p_core.proto.replay import ReplayWindow
-from mp2p_core.proto.rtt import RoundTrip
 from mp2p_core.proto.states import SessionState, step
-from mp2p_core.proto.wire import data_header, data_packet_number
+from mp2p_core.proto.wire import data_packet_number
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.epoch import Epoch, Packet
     from mp2p_core.proto.identity import PublicKey
-    from mp2p_core.proto.noise_suite import Aead
+    from mp2p_core.proto.parts import PartHeader
+    from mp2p_core.proto.rtt import RoundTrip
+    from mp2p_core.proto.target import Target
     from mp2p_core.transport import Path
 
-__all__ = ["Session", "SessionKeys"]
+__all__ = ["Session"]
 
 _OVERHEAD: Final = c.DATA_MIN_SIZE
 _HEADER_END: Final = c.DATA_HEADER_SIZE
@@ -49,107 +40,118 @@ _OPEN = SessionState.OPEN
 _LIVE: Final = (SessionState.OPEN, SessionState.CONFIRMING)
 
 
-class SessionKeys:
-    """What a handshake leaves behind. Never shown: repr is the default one of object."""
-
-    __slots__ = ("handshake_hash", "receive", "send", "token")
-
-    def __init__(self, send: Aead, receive: Aead, handshake_hash: bytes, token: bytes) -> None:
-        self.send = send
-        self.receive = receive
-        self.handshake_hash = handshake_hash
-        self.token = token
-
-
 class Session:
-    """One epoch of a connection with one peer.
+    """A connection's packet numbers and its epochs.
 
-    The endpoint owns it: it finds it by `local_id`, feeds it packets, asks it for packets, and reads
-    `state`. Nothing in here raises for what a peer sent. `first_number` is its first packet's number.
+    The endpoint owns it: it finds it by the ids of its epochs, feeds it packets, asks it for packets, and
+    reads `state`. Nothing in here raises for what a peer sent.
     """
 
     __slots__ = (
-        "_acks", "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard",
-        "_keys", "_messages", "_open", "_ping_wanted", "_pings", "_probed", "_seal", "_sent", "_window",
-        "answered_pings", "began", "channel", "close_code", "close_reason", "connection", "handshake_time",
-        "heard_by_peer", "idle_timeout", "initiator", "local_id", "max_message", "max_payload", "opened_at",
-        "packets_lost", "path", "peer", "queued", "received", "remote_id", "rtt", "state", "timestamp",
+        "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_epochs", "_first", "_heard",
+        "_probed", "_rekey_after", "_stale", "_window", "began", "channel", "close_code", "close_reason",
+        "connection", "epoch", "handshake_time", "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at",
+        "packer", "path", "peer", "promoted", "queued", "received", "rekey_at", "retired", "searching", "state",
+        "targets", "token",
     )  # fmt: skip
 
     def __init__(
         self,
         *,
         peer: PublicKey,
-        initiator: bool,
-        local_id: bytes,
-        remote_id: bytes,
-        keys: SessionKeys,
-        channel: int,
-        path: Path,
-        began: float,
+        epoch: Epoch,
+        token: bytes,
+        targets: Sequence[Target],
         now: float,
         idle_timeout: float,
         max_payload: int,
+        rekey_after: float,
         rtt: float | None = None,
-        timestamp: int = 0,
-        first_number: int = 0,
+        large: bool = False,
     ) -> None:
         self.peer = peer
-        self.initiator = initiator
-        self.local_id = local_id
-        self.remote_id = remote_id
-        self.channel = channel
-        self.path = path
-        self.began = began
-        self.handshake_time = now - began
+        self.token = token
+        """Names the connection in a handshake for new keys."""
+        self.targets = targets
+        """The ways to the peer: where it answered, and where else it may listen."""
+        self.initiator = initiator = epoch.ours
+        self.epoch = epoch
+        """The one that seals."""
+        self._epochs = {epoch.local_id: epoch}  # at most three: the last, the present, the next
+        self.retired: list[bytes] = []
+        """Ids that are gone, for the endpoint to forget."""
+        self.promoted: Epoch | None = None
+        """An epoch of the peer's that it has just confirmed, for the endpoint to note."""
+        self.searching = False
+        """Whether a handshake looks for the peer because it has gone silent."""
+        self.rekey_at = epoch.began + rekey_after
+        self._rekey_after = rekey_after
+        self._first = epoch
+        self.channel = epoch.channel
+        self.path = epoch.path
+        self.began = epoch.began
+        self.handshake_time = now - epoch.began
         self.idle_timeout = idle_timeout
-        self.max_payload = max_payload
-        self.max_message = max_payload - _OVERHEAD - MSG_OVERHEAD
-        """The largest message, in bytes, that one datagram holds."""
-        self.timestamp = timestamp
+        self.large = large
+        """Whether the peer understands large packets, and so may send them."""
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
         self.opened_at = math.inf
         """When the peer's first packet came; later than everything until then."""
         self.heard_by_peer = False
         self.connection: Connection | None = None
         self.queued: list[float] = []
-        self.rtt = RoundTrip(rtt)
-        self.packets_lost = 0
         self.received: deque[bytes] = deque()
-        self.answered_pings: deque[tuple[int, float]] = deque()
         self.close_code = c.CLOSE_DONE
         self.close_reason = ""
-        self._keys = keys
-        self._open = keys.receive.decrypt
-        self._seal = keys.send.encrypt
         self._window = ReplayWindow()
-        self._acks = AckSender()
-        self._sent = SentLog(first_number)
-        self._messages: deque[bytes] = deque()
-        self._pings: list[int] = []
-        self._ping_wanted = initiator  # DATA 0 asks for an acknowledgement: the key confirmation
+        self.packer = Packer(
+            initiator=initiator,
+            limit=max_payload,
+            large=large,
+            rtt=rtt,
+            first_number=epoch.first_number,
+            now=now,
+        )
+        if initiator:
+            self.packer.ping()  # DATA 0 asks for an acknowledgement: the key confirmation
         self._confirm_step = 0
         self._confirm_at = now + c.CONFIRM_SCHEDULE[0]
         self._heard = now
         self._probed = now
+        self._stale = False  # the keys are too old to send under, and no new ones have come
         self._close_due = False
         self._close_sent = now
         self._closed_until = now
 
     @property
-    def token(self) -> bytes:
-        """Return the connection token that the responder drew."""
-        return self._keys.token
+    def local_id(self) -> bytes:
+        """The id that the peer puts on packets for us under the present keys."""
+        return self.epoch.local_id
+
+    @property
+    def remote_id(self) -> bytes:
+        """The id that we put on packets for the peer under the present keys."""
+        return self.epoch.remote_id
+
+    @property
+    def rtt(self) -> RoundTrip:
+        """The round-trip time."""
+        return self.packer.rtt
 
     @property
     def handshake_hash(self) -> bytes:
         """Return the transcript's hash: equal on both sides exactly when both saw the same handshake."""
-        return self._keys.handshake_hash
+        return self.epoch.handshake_hash
 
     @property
     def live(self) -> bool:
         """Whether the application may send on it."""
         return self.state in _LIVE
+
+    @property
+    def max_message(self) -> int:
+        """The largest message, in bytes, that one datagram holds: the same on every path."""
+        return c.BASE_DATAGRAM_SIZE - _OVERHEAD - MSG_OVERHEAD
 
     # --- receiving ----------------------------------------------------------------------------------
 
@@ -161,15 +163,37 @@ class Session:
         if len(datagram) < c.DATA_MIN_SIZE or datagram[1]:
             return "data-malformed"
         (number,) = data_packet_number(datagram, 10)
-        window = self._window
-        if number > c.MAX_PACKET_NUMBER or not window.is_new(number):
+        if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number):
             return "data-replayed"
-        try:
-            payload = self._open(nonce_little_endian(number), datagram[_HEADER_END:], datagram[:_HEADER_END])
-        except InvalidTag:
+        epoch = self._epochs[datagram[2:10]]
+        return self._open_untrusted(epoch, number, datagram[_HEADER_END:], datagram[:_HEADER_END], path, now)
+
+    def refuses_part(self, header: PartHeader) -> str | None:
+        """Name the counter to raise for a part that is not worth keeping; None for others.
+
+        No peer has reason to begin with a large packet: size comes with success, and so with an open session.
+        """
+        if not self.large or self.state is SessionState.HALF_OPEN:
+            return "part-unexpected"
+        number = header[3]
+        return "data-replayed" if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number) else None
+
+    def receive_whole_untrusted(self, header: PartHeader, sealed: bytes, path: Path, now: float) -> str:
+        """Open a large packet all of whose parts are there; returns the counter to raise."""
+        if (refusal := self.refuses_part(header)) is not None:
+            return refusal
+        _, count, local_id, number = header
+        epoch = self._epochs[local_id]
+        return self._open_untrusted(epoch, number, sealed, part_header(local_id, number, count), path, now)
+
+    def _open_untrusted(
+        self, epoch: Epoch, number: int, sealed: bytes, associated: bytes, path: Path, now: float
+    ) -> str:
+        payload = epoch.open_untrusted(number, sealed, associated)
+        if payload is None:
             return "data-forged"
-        highest = window.highest
-        window.commit(number)
+        highest = self._window.highest
+        self._window.commit(number)
         if self.state is not _OPEN:
             if self.state is SessionState.CLOSED:
                 return "data-unknown"
@@ -177,6 +201,10 @@ class Session:
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
         self._heard = now
+        if epoch is not self.epoch and epoch.expires == math.inf:
+            # The first packet under new keys that the peer asked for is their confirmation.
+            self.promoted = epoch
+            self._take_over(epoch, now)
         if number > highest and path.interface != self.path.interface:
             # Heard on another interface: answer there. The peer's address stays, so nobody else is aimed at.
             self.path = self.path._replace(interface=path.interface)
@@ -184,61 +212,44 @@ class Session:
         return "data-received"
 
     def _read_frames(self, payload: bytes, number: int, highest: int, now: float) -> None:
+        packer = self.packer
         eliciting = at_once = False
         try:
             for frame in parse_frames_untrusted(payload):
                 if isinstance(frame, Msg):
                     eliciting = True
                     self.received.append(frame.data)
+                elif isinstance(frame, Ack):
+                    packer.acked_untrusted(frame, now)
+                    self.heard_by_peer = True
                 elif isinstance(frame, Ping):
                     eliciting = at_once = True
+                elif isinstance(frame, Close):
+                    self._peer_closed(frame, now)
                 else:
-                    self._handle_frame_untrusted(frame, now)
+                    eliciting = True
+                    packer.streams.receive_untrusted(frame, now)
+        except StreamError as error:
+            self.close(error.code, str(error), now)
+            return
         except BadPacket as error:
             code = c.CLOSE_PROTOCOL if str(error).startswith("ack of") else c.CLOSE_BAD_FRAME
             self.close(code, f"bad frame: {error}", now)
             return
         if eliciting and not (self.heard_by_peer or self.initiator):
             # A responder asks in turn: it learns when the peer has heard it, and the round-trip time.
-            self._ping_wanted = True
-        self._acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
-        if self.state is SessionState.CLOSING and now >= self._close_sent + self.rtt.smoothed:
+            packer.ping()
+        packer.acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
+        if self.state is SessionState.CLOSING and now >= self._close_sent + packer.rtt.smoothed:
             self._close_due = True
 
-    def _handle_frame_untrusted(self, frame: Frame, now: float) -> None:
-        if isinstance(frame, Ack):
-            acked = self._sent.acked_untrusted(frame, now)
-            self.heard_by_peer = True
-            self.packets_lost += acked.lost
-            if acked.rtt is not None:
-                self.rtt.add(acked.rtt, frame.delay)
-            self.answered_pings.extend(acked.pings)
-        elif isinstance(frame, Close):
-            if self.state is _OPEN:
-                self.close_code, self.close_reason = frame.code, frame.reason
-            if self.state in (_OPEN, SessionState.CLOSING):
-                self._drain("peer's close", now)
-        else:
-            raise BadPacket("streams are not served yet")
+    def _peer_closed(self, frame: Close, now: float) -> None:
+        if self.state is _OPEN:
+            self.close_code, self.close_reason = frame.code, frame.reason
+        if self.state in (_OPEN, SessionState.CLOSING):
+            self._drain("peer's close", now)
 
     # --- sending ------------------------------------------------------------------------------------
-
-    def send_message(self, data: bytes) -> None:
-        """Queue an unreliable message; the caller has checked its size against `max_message`."""
-        self._messages.append(encode_msg(data))
-
-    def take_over(self, spare: Session) -> None:
-        """Send what another session of the same connection has queued and not sent."""
-        self._messages.extend(spare._messages)
-        self._pings.extend(spare._pings)
-        self._ping_wanted = self._ping_wanted or bool(spare._pings)
-        spare._messages.clear()
-        spare._pings.clear()
-
-    def ping(self, number: int) -> None:
-        """Ask for an acknowledgement at once; `number` comes back in `answered_pings`."""
-        self._pings.append(number)
-        self._ping_wanted = True
 
     def close(self, code: int, reason: str, now: float) -> None:
         """Say CLOSE, and repeat it to late packets for a second. A session already closing stays as it is."""
@@ -246,7 +257,7 @@ class Session:
             return
         self.state = step(self.state, "local close")
         self.close_code, self.close_reason = code, reason
-        self._messages.clear()
+        self.packer.clear()
         self._close_due = True
         self._closed_until = now + c.CLOSING_LIFE
 
@@ -257,62 +268,99 @@ class Session:
     def _drain(self, event: str, now: float) -> None:
         self.state = step(self.state, event)
         self._close_due = False
-        self._messages.clear()
+        self.packer.clear()
         self._closed_until = now + c.CLOSING_LIFE
 
-    def packets(self, now: float) -> list[bytes]:
-        """Seal everything that is waiting, into as few packets as it fits."""
-        out: list[bytes] = []
-        if self.state in _LIVE and self.wants_to_send(now):
-            while self._messages or not out:
-                if self._sent.next_number == c.MAX_PACKET_NUMBER:
-                    # Row H18: the last number is kept for saying so. Rekeying comes long before this.
-                    self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
+    def packets(self, now: float) -> list[Packet]:
+        """Seal everything that may go out now, into as few packets as it fits."""
+        out: list[Packet] = []
+        packer = self.packer
+        seal = self.epoch.seal
+        if now >= self.epoch.began + c.EPOCH_LIFE:
+            self._stale = True
+            return out
+        if self.state in _LIVE:
+            while packer.next_number < c.MAX_PACKET_NUMBER:
+                number = packer.next_number
+                plaintext = packer.next(now)
+                if plaintext is None and self.state is _OPEN:
+                    plaintext = packer.path_probe(now)
+                if plaintext is None:
                     break
-                plaintext, eliciting = self._fill(now)
-                if eliciting:
-                    self._sent.sent(self._sent.next_number, tuple(self._pings), now)
-                    self._pings.clear()
-                out.append(self._packet(plaintext))
+                out.append(seal(number, plaintext.data, plaintext.datagrams, packer.datagram))
+            else:
+                # Row H18: the last number is kept for saying so. Rekeying comes long before this.
+                self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
         if (
             self.state is SessionState.CLOSING
             and self._close_due
-            and self._sent.next_number <= c.MAX_PACKET_NUMBER
+            and packer.next_number <= c.MAX_PACKET_NUMBER
         ):
             self._close_due = False
             self._close_sent = now
-            out.append(self._packet(encode_close(self.close_code, self.close_reason)))
+            out.append(
+                seal(packer.next_number, encode_close(self.close_code, self.close_reason), 1, packer.datagram)
+            )
+            packer.next_number += 1
         return out
 
-    def _fill(self, now: float) -> tuple[bytes, bool]:
-        """Collect the frames of one packet, and whether they elicit an ACK."""
-        messages = self._messages
-        frames: list[bytes] = []
-        room = self.max_payload - _OVERHEAD
-        if self._acks.wanted:
-            frames.append(self._acks.frame(now))
-            room -= len(frames[0])
-        eliciting = self._ping_wanted
-        if eliciting:
-            self._ping_wanted = False
-            frames.append(PING_FRAME)
-            room -= 1
-        while messages and len(messages[0]) <= room:
-            message = messages.popleft()
-            room -= len(message)
-            frames.append(message)
-            eliciting = True
-        return (frames[0] if len(frames) == 1 else b"".join(frames)), eliciting
-
-    def _packet(self, plaintext: bytes) -> bytes:
-        number = self._sent.next_number
-        self._sent.next_number = number + 1
-        header = data_header(self.remote_id, number)
-        return header + self._seal(nonce_little_endian(number), plaintext, header)
-
     def wants_to_send(self, now: float) -> bool:
-        """Tell whether `packets` would return any."""
-        return bool(self._messages) or self._ping_wanted or self._close_due or self._acks.due(now)
+        """Tell whether `packets` might return any."""
+        return self._close_due or self.packer.waiting(now)
+
+    # --- epochs -------------------------------------------------------------------------------------
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids under which packets for it come in."""
+        return list(self._epochs)
+
+    def wants_keys(self, now: float) -> bool:
+        """Tell whether a handshake for new keys is due."""
+        return self.state is _OPEN and (
+            now >= self.rekey_at or self.epoch.worn_out(self.packer.next_number) or self.fading
+        )
+
+    @property
+    def fading(self) -> bool:
+        """Whether nothing has come back for several probes: the peer, or the way to it, may be gone."""
+        return self.packer.probes_unanswered >= c.SILENT_AFTER_PROBES
+
+    def offer(self, epoch: Epoch) -> None:
+        """Get ready for keys that the peer asked for: they are used once it has confirmed them."""
+        for other in list(self._epochs.values()):
+            if other is not self.epoch and other.expires == math.inf:
+                self._retire(other)
+        self._epochs[epoch.local_id] = epoch
+
+    def install(self, epoch: Epoch, now: float) -> None:
+        """Use new keys that this side asked for and the peer has answered for."""
+        self._epochs[epoch.local_id] = epoch
+        self._take_over(epoch, now)
+        self.packer.ping()  # the peer's confirmation
+
+    def _take_over(self, epoch: Epoch, now: float) -> None:
+        current = self.epoch
+        at_once = current.ours is not epoch.ours and now < current.began + c.HANDSHAKE_BUDGET
+        if at_once and current.preferred and current is not self._first:
+            epoch.expires = now + c.EPOCH_OVERLAP
+            return
+        current.expires = now + c.EPOCH_OVERLAP
+        self.epoch = epoch
+        self._stale = False
+        if (epoch.channel, epoch.path.remote) != (self.channel, self.path.remote):
+            self.packer.moved(now)
+        self.channel, self.path = epoch.channel, epoch.path
+        self.rekey_at = now + self._rekey_after
+
+    def _retire(self, epoch: Epoch) -> None:
+        del self._epochs[epoch.local_id]
+        self.retired.append(epoch.local_id)
+
+    def _retire_expired(self, now: float) -> None:
+        for epoch in list(self._epochs.values()):
+            if epoch.expires <= now:
+                self._retire(epoch)
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -320,14 +368,19 @@ class Session:
         """Return when `packets` or `handle_timeout` is due."""
         state = self.state
         if state is _OPEN:
-            # An ACK that waits is due within 25 ms; what else may be due before can wait so long.
-            acks = self._acks.deadline
-            return min(self._probe_at(), self._heard + self.idle_timeout) if acks is None else acks
+            due = min(self._probe_at(), self._heard + self.idle_timeout, self.rekey_at, self._expiry())
+            packer = None if self._stale else self.packer.timeout()
+            return due if packer is None or due < packer else packer
         if state is SessionState.CONFIRMING:
             return self._confirm_at
         if state is SessionState.HALF_OPEN:
             return self.began + c.HALF_OPEN_LIFE
         return self._closed_until if state is not SessionState.CLOSED else None
+
+    def _expiry(self) -> float:
+        if len(self._epochs) == 1:
+            return math.inf
+        return min(epoch.expires for epoch in self._epochs.values())
 
     def _probe_at(self) -> float:
         """When to ask a silent peer for a sign of life; keeps idle sessions, and sees dead ones."""
@@ -339,18 +392,20 @@ class Session:
         """Do what has become due; `packets` then has what is to be sent."""
         state = self.state
         if state is _OPEN:
+            self._retire_expired(now)
             if now >= self._heard + self.idle_timeout:
                 self._fall_silent(f"nothing heard for {self.idle_timeout:g} s", now)
             elif now >= self._probe_at():
                 self._probed = now
-                self._ping_wanted = True
+                self.packer.ping()
+            self.packer.handle_timeout(now)
         elif state is SessionState.CONFIRMING:
             if now >= self._heard + c.HALF_OPEN_LIFE:
                 self._fall_silent("the peer answered the handshake and then nothing more", now)
             elif now >= self._confirm_at:
                 self._confirm_step = min(self._confirm_step + 1, len(c.CONFIRM_SCHEDULE) - 1)
                 self._confirm_at = now + c.CONFIRM_SCHEDULE[self._confirm_step]
-                self._ping_wanted = True
+                self.packer.probe()
                 # Whoever relays a RESP on another interface, faster than it comes, must not choose this one.
                 self.path = self.path._replace(interface=0)
         elif state is SessionState.HALF_OPEN:

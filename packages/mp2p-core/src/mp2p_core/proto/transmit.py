@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.transport import Path, Train
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.epoch import Packet
 
 __all__ = ["Transmit", "trains"]
 
@@ -17,15 +20,16 @@ class Transmit(NamedTuple):
     train: Train
 
 
-def trains(path: Path, packets: list[bytes]) -> Iterator[Train]:
-    """Group packets of equal size, the last one possibly shorter, so that one call sends them."""
+def trains(path: Path, packets: list[Packet]) -> Iterator[Train]:
+    """Make a train of each large packet, and of packets of equal size, the last one possibly shorter."""
     at = 0
     while at < len(packets):
-        size = len(packets[at])
-        end = at + 1
-        while end < len(packets) and len(packets[end]) == size:
-            end += 1
-        if end < len(packets) and len(packets[end]) < size:
-            end += 1
-        yield Train(path, packets[at:end], size)
-        at = end
+        buffers, size = packets[at]
+        at += 1
+        if len(buffers) == 1:
+            while at < len(packets) and len(packets[at].buffers) == 1 and packets[at].datagram <= size:
+                buffers.append(packets[at].buffers[0])
+                at += 1
+                if packets[at - 1].datagram < size:
+                    break
+        yield Train(path, buffers, size)

@@ -129,6 +129,7 @@ class Puppet:
     identity: Identity | None = None
     static: KeyPair | None = None
     suite: Suite = CHACHAPOLY_SHA256
+    capabilities: int = 0
 
     def __post_init__(self) -> None:
         self.random = random.Random(f"puppet {self.seed}").randbytes  # noqa: S311 - a test must repeat itself
@@ -157,8 +158,8 @@ class Puppet:
             rs=self.peer.x25519, suite=self.suite,
         )  # fmt: skip
         body = wire.InitPayload(
-            key=claims or self.key.raw, timestamp=timestamp, return_address=return_address, capabilities=0,
-            max_payload=max_payload, version=version, continues=False, token=bytes(16),
+            key=claims or self.key.raw, timestamp=timestamp, return_address=return_address,
+            capabilities=self.capabilities, max_payload=max_payload, version=version, continues=False, token=bytes(16),
         ).pack() if payload is None else payload  # fmt: skip
         packet = head + self.noise.write_message(body, self.random(32))
         return packet + Mac1(self.peer.raw)(packet) + bytes(16)
@@ -197,7 +198,7 @@ class Puppet:
         self.receive_id = self.random(8)
         self.remote_id = init[4:12]
         body = wire.RespPayload(
-            receive_id=self.receive_id, token=token, address=address, capabilities=0,
+            receive_id=self.receive_id, token=token, address=address, capabilities=self.capabilities,
             max_payload=max_payload, version=c.VERSION, status=status, idle_timeout_ms=idle_timeout_ms,
         )  # fmt: skip
         head = wire.resp_header(self.remote_id) + noise.write_message(body.pack(), self.random(32))

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AllowAll", "AllowKeys", "Conditions", "Datagram", "NonceRecorder", "SimNode", "Simulation"]
 
+_ROUNDING = 1e-9
+
 
 @dataclass(slots=True)
 class Conditions:
@@ -51,6 +53,8 @@ class Conditions:
     delay: float = 0.001
     jitter: float = 0.0
     """Up to this much is added to the delay, so that datagrams overtake each other."""
+    coalesce: float = 0.0
+    """Share of trains that travel and arrive in one piece, as receive offload delivers them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,10 @@ class SimNode:
     sent: list[Datagram] = field(default_factory=list)
     timer_at: float | None = None
     on_event: Callable[[object], None] | None = None
+    ahead: float = 0.0
+    """Seconds by which the node's clock has jumped ahead of the simulation's."""
+    wall_shift: float = 0.0
+    """Seconds by which its wall clock is off."""
 
     @property
     def key(self) -> PublicKey:
@@ -165,6 +173,10 @@ class Simulation:
     def now(self) -> float:
         """The virtual time."""
         return self.clock.now
+
+    def local(self, node: SimNode) -> float:
+        """Return the time on a node's own clock: what its endpoint is to be told."""
+        return self.clock.now + node.ahead
 
     def random_bytes(self, n: int) -> bytes:
         """Draw bytes from the seed."""
@@ -196,23 +208,42 @@ class Simulation:
         return node
 
     def _endpoint(
-        self, identity: Identity, access: AllowAll | AllowKeys, draw: RandomBytes, idle_timeout: float
+        self,
+        identity: Identity,
+        access: AllowAll | AllowKeys,
+        draw: RandomBytes,
+        idle_timeout: float,
+        node: SimNode | None = None,
     ) -> Endpoint:
         return Endpoint(
-            identity, access, now=self.now, random=draw, suite=self.nonces.suite, idle_timeout=idle_timeout
+            identity,
+            access,
+            now=self.now if node is None else self.local(node),
+            random=draw,
+            suite=self.nonces.suite,
+            idle_timeout=idle_timeout,
+            epoch_us=self.timestamp(node),
         )
 
     def restart(self, node: SimNode, access: AllowAll | AllowKeys | None = None) -> None:
         """Replace a node's endpoint by a new one with the same identity: everything in memory is lost."""
         node.endpoint = self._endpoint(
-            node.identity, access or AllowAll(), self.random_bytes, c.DEFAULT_IDLE_TIMEOUT
+            node.identity, access or AllowAll(), self.random_bytes, c.DEFAULT_IDLE_TIMEOUT, node
         )
         node.endpoint.add_channel(0, ChannelInfo(node.group, 1200, addresses.may_answer))
         node.timer_at = None
 
-    def timestamp(self) -> int:
-        """Return the virtual wall clock, microseconds since 1970."""
-        return 1_800_000_000_000_000 + int(self.now * 1e6)
+    def sleep(self, node: SimNode, seconds: float) -> None:
+        """Let a node's clock jump ahead, as after its machine slept, and do what has become due meanwhile."""
+        node.ahead += seconds
+        node.timer_at = None
+        node.endpoint.handle_timeout(self.local(node))
+        self.flush(node)
+
+    def timestamp(self, node: SimNode | None = None) -> int:
+        """Return the virtual wall clock, or a node's own; microseconds since 1970."""
+        off = 0.0 if node is None else node.ahead + node.wall_shift
+        return 1_800_000_000_000_000 + int((self.now + off) * 1e6)
 
     def connect(
         self,
@@ -232,23 +263,29 @@ class Simulation:
         number = node.endpoint.connect(
             key,
             [(0, group)],
-            timestamp=self.timestamp() if timestamp is None else timestamp,
+            timestamp=self.timestamp(node) if timestamp is None else timestamp,
             timeout=timeout,
-            now=self.now,
+            now=self.local(node),
         )
         self.flush(node)
         return number
 
     def flush(self, node: SimNode) -> None:
         """Send what a node has to send, take its events, and plan its next timeout."""
-        for transmit in node.endpoint.transmits(self.now):
-            for data in transmit.train.datagrams():
-                datagram = Datagram(node.source, transmit.train.path.remote, data)
-                node.sent.append(datagram)
+        coalesce = self.conditions.coalesce
+        for transmit in node.endpoint.transmits(self.local(node)):
+            remote = transmit.train.path.remote
+            datagrams = [Datagram(node.source, remote, data) for data in transmit.train.datagrams()]
+            node.sent.extend(datagrams)
+            if coalesce and len(datagrams) > 1 and self.random.random() < coalesce:
+                self._carry_whole(datagrams, transmit.train.segment_size)
+                continue
+            for datagram in datagrams:
                 self.carry(datagram)
         for event in node.endpoint.events():
             self._note(node, event)
         when = node.endpoint.timeout()
+        when = None if when is None else when - node.ahead
         if when is not None and (node.timer_at is None or when < node.timer_at or node.timer_at <= self.now):
             node.timer_at = when
             self.clock.call_at(when, lambda: self._timer(node, when))
@@ -256,7 +293,10 @@ class Simulation:
     def _timer(self, node: SimNode, when: float) -> None:
         if node.timer_at == when:
             node.timer_at = None
-            node.endpoint.handle_timeout(self.now)
+            # No earlier than asked for: adding and subtracting `ahead` rounds, and a timer must not spin.
+            due = node.endpoint.timeout()
+            late = due is not None and 0 < due - self.local(node) < _ROUNDING
+            node.endpoint.handle_timeout(due if late and due is not None else self.local(node))
             self.flush(node)
 
     @staticmethod
@@ -296,15 +336,30 @@ class Simulation:
                 delay=conditions.delay + draw() * conditions.jitter,
             )
 
+    def _carry_whole(self, datagrams: list[Datagram], segment_size: int) -> None:
+        """Put a train on the network as one piece, unless somebody stops one of its datagrams."""
+        for datagram in datagrams:
+            if self.adversary is not None and not self.adversary(datagram):
+                return
+            if self.cut is not None and self.cut(datagram):
+                return
+        if self.random.random() < self.conditions.loss:
+            return
+        first = datagrams[0]
+        whole = Datagram(first.source, first.destination, b"".join(each.data for each in datagrams))
+        delay = self.conditions.delay + self.random.random() * self.conditions.jitter
+        self.clock.call_at(self.now + delay, lambda: self._deliver(whole, segment_size))
+
     def inject(self, datagram: Datagram, delay: float = 0.0) -> None:
         """Deliver a datagram after a delay, untouched, to all that listen at its destination."""
         self.clock.call_at(self.now + delay, lambda: self._deliver(datagram))
 
-    def _deliver(self, datagram: Datagram) -> None:
+    def _deliver(self, datagram: Datagram, segment_size: int = 0) -> None:
+        size = segment_size or max(len(datagram.data), 1)
         for node in self.nodes:
             if datagram.destination in (node.group, node.source) and datagram.source != node.source:
                 path = Path(datagram.source, datagram.destination, node.interface)
-                node.endpoint.receive(0, Train(path, (datagram.data,), max(len(datagram.data), 1)), self.now)
+                node.endpoint.receive(0, Train(path, (datagram.data,), size), self.local(node))
                 self.flush(node)
 
     def run(self, duration: float) -> None:

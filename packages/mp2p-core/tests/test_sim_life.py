@@ -1,0 +1,160 @@
+"""The life of a session in simulation: new keys under load, a peer that starts anew, a way that dies."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.events import StreamChanged
+from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
+
+
+class Pair:
+    """Two connected nodes and a stream from one to the other, written and checked from a seed."""
+
+    def __init__(self, seed: int, **conditions: float) -> None:
+        self.sim = sim = Simulation(seed, Conditions(**conditions))
+        self.a, self.b = sim.add_node("a"), sim.add_node("b")
+        sim.connect(self.a, self.b)
+        assert sim.run_until(lambda: self.a.connected and self.b.accepted, 20), f"seed {seed}"
+        self.out, self.into = self.a.connected[0], self.b.accepted[0]
+        number = self.out.session.packer.streams.open()
+        assert number is not None
+        self.number = number
+        self._random = random.Random(seed)
+        self.sent = self.got = 0
+        self.written, self.read = hashlib.sha256(), hashlib.sha256()
+        self.b.on_event = self._drain
+
+    def write(self, size: int) -> None:
+        """Queue bytes; they have room, for the sizes used here."""
+        data = self._random.randbytes(size)
+        self.written.update(data)
+        assert self.out.session.packer.streams.write(self.number, data) == size
+        self.sent += size
+        self._flush(self.a, self.out)
+
+    def _drain(self, event: object) -> None:
+        if not isinstance(event, StreamChanged) or event.event.stream != self.number or self.into.closed:
+            return
+        while piece := self.into.session.packer.streams.read(self.number, 1 << 20):
+            self.read.update(piece)
+            self.got += len(piece)
+
+    def _flush(self, node: SimNode, connection: Connection) -> None:
+        node.endpoint.flush(connection)
+        self.sim.flush(node)
+
+    def say(self, data: bytes) -> None:
+        """Send an unreliable message from a to b."""
+        self.out.send_message(data)
+        self._flush(self.a, self.out)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_H16_new_keys_under_load_and_loss_cost_no_byte_and_no_nonce(seed: int) -> None:
+    pair = Pair(seed, loss=0.1, duplicate=0.05, jitter=0.01)
+    first = pair.out.session.handshake_hash
+    while pair.sim.now < 1000 + 2.2 * c.REKEY_AFTER:
+        pair.write(20_000)
+        pair.sim.run(4)
+    assert pair.sim.run_until(lambda: pair.got == pair.sent, 60), f"seed {seed}: {pair.got} of {pair.sent}"
+    assert pair.read.digest() == pair.written.digest()
+    assert pair.out.closed is None
+    assert pair.into.closed is None
+    assert pair.out.session.handshake_hash != first
+    assert pair.out.session.handshake_hash == pair.into.session.handshake_hash
+    assert pair.a.endpoint.counters["rekeys-done"] >= 2
+    assert pair.sim.nonces.repeats == 0
+    # The last keys and, for ten seconds, those before: never a third.
+    assert pair.a.endpoint.sizes()["sessions"] <= 2
+    assert pair.b.endpoint.sizes()["sessions"] <= 2
+
+
+def test_Y7_data_under_keys_that_were_replaced_is_silent_after_ten_seconds() -> None:
+    pair = Pair(1)
+    recorded: list[Datagram] = []
+
+    def record(datagram: Datagram) -> bool:
+        recorded.append(datagram)
+        return b"held back" not in held and True
+
+    held: list[bytes] = []
+    pair.sim.adversary = record
+    pair.sim.cut = lambda datagram: datagram.destination == pair.b.group and bool(held)
+    held.append(b"now")
+    pair.say(b"held back")
+    old = recorded[-1]
+    held.clear()
+    pair.sim.run(c.REKEY_AFTER + c.EPOCH_OVERLAP + 5)
+    assert pair.a.endpoint.counters["rekeys-done"] == 1
+    sent = len(pair.b.sent)
+    before = pair.b.endpoint.counters["data-unknown"]
+    pair.sim.inject(old)
+    pair.sim.run(0.001)
+    assert pair.b.endpoint.counters["data-unknown"] == before + 1
+    assert len(pair.b.sent) == sent
+    assert (pair.into, b"held back") not in pair.b.messages
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_H17_a_peer_that_started_anew_gets_a_new_session_within_ten_seconds(seed: int) -> None:
+    pair = Pair(seed, loss=0.05)
+    pair.sim.restart(pair.b)
+    pair.b.accepted.clear()
+    began = pair.sim.now
+    pair.say(b"into the void")
+    assert pair.sim.run_until(lambda: pair.b.accepted, 30)
+    assert pair.sim.now - began < 10
+    assert pair.out.closed is not None
+    assert pair.out.closed.code == c.CLOSE_RESTARTED
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bad_network_does_not_make_two_connections_of_one(seed: int) -> None:
+    pair = Pair(seed, loss=0.3, jitter=0.02)
+    for n in range(60):
+        pair.say(b"%d" % n)
+        pair.sim.run(5)
+    assert pair.out.closed is None, f"seed {seed}"
+    assert pair.into.closed is None, f"seed {seed}"
+    assert pair.a.endpoint.counters["sessions-replaced"] == 0
+
+
+def test_H15_new_keys_for_another_peers_connection_or_a_closed_one_are_refused_in_silence() -> None:
+    pair = Pair(3)
+    sim = pair.sim
+    stranger = sim.add_node("c")
+    sim.connect(stranger, pair.b)
+    assert sim.run_until(lambda: stranger.connected and len(pair.b.accepted) == 2, 20)
+    # The stranger's own connection takes on the other one's name, as a hostile implementation would.
+    stranger.connected[0].session.token = pair.out.session.token
+    before = pair.b.endpoint.counters["init-token"]
+    sim.run(c.REKEY_AFTER + 1)
+    assert pair.b.endpoint.counters["init-token"] > before
+    assert stranger.endpoint.counters["rekeys-done"] == 0
+    assert pair.out.closed is None
+    pair.say(b"unharmed")
+    sim.run(1)
+    assert pair.b.messages[-1] == (pair.into, b"unharmed")
+
+
+def test_both_sides_asking_for_new_keys_at_once_settle_on_one_epoch() -> None:
+    for seed in range(10):
+        pair = Pair(seed, jitter=0.01)
+        for side, connection in ((pair.a, pair.out), (pair.b, pair.into)):
+            connection.session.rekey_at = pair.sim.now + 1
+            side.endpoint.flush(connection)
+            connection.session.packer.ping()
+            pair.sim.flush(side)
+        pair.sim.run(60)
+        for n in range(10):
+            pair.say(b"%d" % n)
+            pair.sim.run(5)
+        assert pair.out.closed is None, f"seed {seed}"
+        assert pair.out.session.handshake_hash == pair.into.session.handshake_hash, f"seed {seed}"
+        assert [data for _, data in pair.b.messages] == [b"%d" % n for n in range(10)], f"seed {seed}"
