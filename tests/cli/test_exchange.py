@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,24 @@ def test_messages_from_standard_input(mp2p: Any) -> None:
     assert [listener.event("message")["text"] for _ in range(202)] == ["before", *lines, "after"]
 
 
+def test_texts_of_up_to_a_mebibyte(mp2p: Any) -> None:
+    listener, first = mp2p.listen()
+    texts = ["x" * 1100, "é" * 100_000, "y" * (2**20 - 1)]
+    send = ("send", "--key", mp2p.key("sender"), *mp2p.LOCAL, first["key"], "-")
+    with ThreadPoolExecutor() as pool:  # the listener waits for whoever reads its output
+        sent = pool.submit(mp2p.run, *send, text="\n".join(texts))
+        assert [listener.event("message")["text"] for _ in texts] == texts
+        assert sent.result().returncode == 0, sent.result().stderr
+
+
 def test_a_text_that_does_not_fit_is_refused_before_anything_is_sent_of_it(mp2p: Any, error_of: Any) -> None:
     _, first = mp2p.listen()
-    done = mp2p.run("send", "--json", "--key", mp2p.key("sender"), *mp2p.LOCAL, first["key"], "x" * 2000)
+    send = ("send", "--json", "--key", mp2p.key("sender"), *mp2p.LOCAL, first["key"], "-")
+    done = mp2p.run(*send, text="x" * 2**20)
     assert done.returncode == 2
-    assert "2000 bytes" in error_of(done)["message"]
+    assert "1048576 bytes" in error_of(done)["message"]
     assert "several texts" in error_of(done)["message"]
+    assert "mp2p send-file" in error_of(done)["message"]
     assert done.stdout == ""
 
 

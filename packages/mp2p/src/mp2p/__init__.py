@@ -1,8 +1,8 @@
 """One device calls another, encrypted, without a broker: the batteries-included package.
 
-Everything public of `mp2p_core`, the transports for IPv4 and IPv6 multicast installed beside it, and one
-convenience: `open_node()` without a key uses this user's own. The `mp2p` command lives in `mp2p.cli`;
-importing this package loads nothing of it.
+Everything public of `mp2p_core`, the transports for IPv4 and IPv6 multicast installed beside it, file
+transfer (`mp2p.transfer`), and one convenience: `open_node()` without a key uses this user's own. The `mp2p`
+command lives in `mp2p.cli`; importing this package loads nothing of it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,16 @@ from contextlib import AbstractAsyncContextManager
 
 import mp2p_core
 from mp2p.paths import default_key_path
+from mp2p.transfer import (
+    FileError,
+    FileReceiver,
+    TransferBroken,
+    TransferredFile,
+    TransferRefused,
+    deliver_files,
+    receive_files,
+    send_file,
+)
 from mp2p_core import (
     AddressError,
     AuthRejected,
@@ -24,6 +34,7 @@ from mp2p_core import (
     Identity,
     KeyFileError,
     LocalNetworkError,
+    MessageTooLarge,
     Mp2pError,
     Node,
     NoMulticast,
@@ -33,6 +44,9 @@ from mp2p_core import (
     PublicKey,
     Reach,
     RemoteError,
+    Stream,
+    StreamClosed,
+    StreamReset,
     TransportError,
     UsageError,
 )
@@ -47,9 +61,12 @@ __all__ = [
     "Contact",
     "ContactError",
     "DatagramTooLarge",
+    "FileError",
+    "FileReceiver",
     "Identity",
     "KeyFileError",
     "LocalNetworkError",
+    "MessageTooLarge",
     "Mp2pError",
     "NoMulticast",
     "Node",
@@ -59,10 +76,19 @@ __all__ = [
     "PublicKey",
     "Reach",
     "RemoteError",
+    "Stream",
+    "StreamClosed",
+    "StreamReset",
+    "TransferBroken",
+    "TransferRefused",
+    "TransferredFile",
     "TransportError",
     "UsageError",
     "default_key_path",
+    "deliver_files",
     "open_node",
+    "receive_files",
+    "send_file",
 ]
 
 

@@ -2,7 +2,8 @@
 
 commands                                  the group, and what it does with errors
 demo, identity, listen, ping, send        one module, or package, for each command
-options, supervise                        what they share: options, signals
+receive_file, send_file                   as well
+options, supervise, transfers             what they share: options, signals, the progress of files
 courier                                   the protocol of listen and send
 contacts, errors, lines, output           files, exit codes, standard input, printing
 """

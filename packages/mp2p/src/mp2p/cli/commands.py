@@ -15,7 +15,9 @@ from mp2p.cli.identity import show_identity
 from mp2p.cli.listen import listen
 from mp2p.cli.output import printer
 from mp2p.cli.ping import ping
+from mp2p.cli.receive_file import receive_file
 from mp2p.cli.send import send
+from mp2p.cli.send_file import send_file
 
 __all__ = ["cli"]
 
@@ -28,6 +30,7 @@ Exit codes:
   4    refused: the peer answered, and said no
   5    local network: no eligible interface, no multicast, port taken
   6    key file: missing, unsafe, damaged or of another profile
+  7    file: cannot be read or written, or has changed while it was sent
   130  interrupted (SIGINT; sessions are closed first)
   143  terminated (SIGTERM; sessions are closed first)
 
@@ -89,5 +92,5 @@ def cli(context: click.Context) -> None:
         context.exit(ExitCode.USAGE)
 
 
-for _command in (demo, show_identity, listen, send, ping):
+for _command in (demo, show_identity, listen, send, receive_file, send_file, ping):
     cli.add_command(_command)

@@ -3,7 +3,7 @@
 The codes are part of the command's contract (`mp2p --help` lists them):
 
     0 done   1 a fault in mp2p itself, or a demo whose claim did not hold   2 usage
-    3 unreachable   4 refused   5 local network   6 key file
+    3 unreachable   4 refused   5 local network   6 key file   7 file
     130 interrupted (SIGINT)   143 terminated (SIGTERM)
 """
 
@@ -16,6 +16,7 @@ from typing import Final
 
 import click
 
+from mp2p.transfer import FileError, TransferRefused
 from mp2p_core.errors import (
     AuthRejected,
     Closed,
@@ -43,6 +44,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 4
     LOCAL_NETWORK = 5
     KEY_FILE = 6
+    FILE = 7
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -78,6 +80,8 @@ _CODES: Final[tuple[tuple[type[Mp2pError], ExitCode], ...]] = (
     (UsageError, ExitCode.USAGE),
     (LocalNetworkError, ExitCode.LOCAL_NETWORK),
     (AuthRejected, ExitCode.REFUSED),
+    (TransferRefused, ExitCode.REFUSED),
+    (FileError, ExitCode.FILE),
     (RemoteError, ExitCode.UNREACHABLE),
 )
 

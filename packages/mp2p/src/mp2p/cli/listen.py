@@ -10,24 +10,26 @@ import click
 import mp2p
 from mp2p.cli import supervise
 from mp2p.cli.contacts import load_contacts
-from mp2p.cli.courier import Courier, Inboxes
+from mp2p.cli.courier import Courier
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
-from mp2p.cli.output import Line
+from mp2p.cli.output import Line, Printer
 from mp2p.paths import default_contacts_path
 from mp2p_core.access import Allow
 
-__all__ = ["listen", "read_access"]
+__all__ = ["allow_option", "announce", "listen", "read_access"]
 
-
-@click.command(short_help="Print the messages that peers send.")
-@click.option(
+allow_option = click.option(
     "--allow",
     multiple=True,
     metavar="any|contacts|KEY",
     help="Who may send: this key or contact, everyone in contacts.toml (in your configuration folder), or "
     "anyone; may be repeated. Default: nobody.",
 )
+
+
+@click.command(short_help="Print the messages that peers send.")
+@allow_option
 @node_options
 def listen(options: NodeOptions, allow: Sequence[str]) -> int:
     """Print the messages that peers send, one a line, and confirm each to its sender.
@@ -57,7 +59,6 @@ def read_access(allow: Sequence[str]) -> tuple[dict[mp2p.PublicKey, str], Allow]
 
 async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey, str]) -> int:
     printer = options.printer
-    inboxes = Inboxes()
 
     async def serve(peer: mp2p.Peer) -> None:
         key = str(peer.key)
@@ -69,28 +70,33 @@ async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey
                 record["name"] = name
             printer.emit(record, [(name or key, "cyan"), "  ", text])
 
-        await Courier(peer, take, inboxes.of(peer.key.raw)).pump()
+        await Courier(peer, take).pump()
 
     async with options.open_node(allow) as node, anyio.create_task_group() as group:
-        contact, key, groups = str(node.contact), str(node.key), list(node.addresses)
-        record = {"event": "listening", "contact": contact, "key": key, "groups": groups}
-        if printer.interactive:
-            lines: list[Line] = [
-                [("listening", "bold green"), "  Ctrl-C ends it"],
-                ["  contact  ", (contact, "bold cyan")],
-                ["  key      ", key],
-                *(["  group    ", text] for text in groups),
-            ]
-        else:
-            lines = [[f"listening contact={contact} key={key} groups={','.join(groups)}"]]
-        printer.emit(record, *lines)
-        if allow == "nobody":
-            printer.warn(
-                "nobody can reach this node yet: add --allow KEY for each peer (`mp2p id` there shows it), "
-                "--allow contacts, or --allow any"
-            )
-        for name, reason in node.skipped:
-            printer.warn(f"transport {name} is not in use: {reason}")
+        announce(printer, node, allow)
         while True:
             group.start_soon(serve, await node.accept())
     return ExitCode.DONE
+
+
+def announce(printer: Printer, node: mp2p.Node, allow: Allow) -> None:
+    """Print how to reach the node, and warn of what keeps peers from it."""
+    contact, key, groups = str(node.contact), str(node.key), list(node.addresses)
+    record = {"event": "listening", "contact": contact, "key": key, "groups": groups}
+    if printer.interactive:
+        lines: list[Line] = [
+            [("listening", "bold green"), "  Ctrl-C ends it"],
+            ["  contact  ", (contact, "bold cyan")],
+            ["  key      ", key],
+            *(["  group    ", text] for text in groups),
+        ]
+    else:
+        lines = [[f"listening contact={contact} key={key} groups={','.join(groups)}"]]
+    printer.emit(record, *lines)
+    if allow == "nobody":
+        printer.warn(
+            "nobody can reach this node yet: add --allow KEY for each peer (`mp2p id` there shows it), "
+            "--allow contacts, or --allow any"
+        )
+    for name, reason in node.skipped:
+        printer.warn(f"transport {name} is not in use: {reason}")

@@ -46,14 +46,13 @@ async def _send(options: NodeOptions, contact: mp2p.Contact, texts: Sequence[str
         async for text in _messages(texts):
             number += 1
             began = time.perf_counter()
-            copies = await courier.send(text, options.timeout)
+            await courier.send(text, options.timeout)
             taken_ms = round((time.perf_counter() - began) * 1000, 3)
             printer.emit(
                 {
                     "event": "taken",
                     "to": str(peer.key),
                     "number": number,
-                    "copies": copies,
                     "taken_ms": taken_ms,
                 },
                 [("taken", "green"), f"  message {number}  {taken_ms:.1f} ms"],

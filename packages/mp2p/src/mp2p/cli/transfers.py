@@ -1,0 +1,220 @@
+"""Show transfers of files: a bar each on a terminal, a line now and then in a pipe, events for programs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from mp2p.cli.output import Line, Printer, visible
+from mp2p.transfer import TransferEvent, TransferState, size_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from mp2p_core import PublicKey
+
+__all__ = ["Transfers", "duration", "percent"]
+
+_LINE_INTERVAL: Final = 10.0
+"""Seconds between progress lines in a pipe."""
+_RATE_SPAN: Final = 10
+"""Events, of two a second, that the rate is measured over."""
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people: 0:07, 12:34 or 1:02:03."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def percent(done: int, size: int) -> int:
+    """Return the whole percents, 100 only for all."""
+    return 100 if done >= size else 100 * done // size
+
+
+class _Rate:
+    """Bytes a second of late."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=_RATE_SPAN)
+
+    def add(self, seconds: float, written: int) -> float:
+        self._seen.append((seconds, written))
+        then, before = self._seen[0]
+        return (written - before) / (seconds - then) if seconds > then else 0.0
+
+
+class Transfers:
+    """An observer of transfers that prints. A context manager: leaving it takes down what is on the screen."""
+
+    def __init__(
+        self, printer: Printer, *, sending: bool, names: Mapping[PublicKey, str] | None = None
+    ) -> None:
+        self._printer = printer
+        self._sending = sending
+        self._names = names or {}
+        self._rates: dict[int, _Rate] = {}
+        self._next_line: dict[int, float] = {}
+        self._bars: Progress | None = None
+        self._tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.hide()
+
+    def __call__(self, event: TransferEvent) -> None:
+        """Show an event."""
+        if event.state is TransferState.STARTED:
+            self._start(event)
+        elif event.state is TransferState.PROGRESS:
+            self._progress(event)
+        else:
+            self._forget(event.number)
+            self.hide()
+            if event.state is TransferState.DONE:
+                self._done(event)
+            else:
+                self._failed(event)
+
+    def hide(self) -> None:
+        """Take the bars off the screen, so that lines can be printed; the next progress shows them again."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def drop(self) -> None:
+        """Forget every transfer that has not ended: they have been interrupted."""
+        for number in list(self._rates):
+            self._forget(number)
+        self.hide()
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def _start(self, event: TransferEvent) -> None:
+        self.hide()
+        self._rates[event.number] = _Rate()
+        self._rates[event.number].add(event.seconds, event.written)
+        self._next_line[event.number] = time.monotonic() + _LINE_INTERVAL
+        words = f"{event.name}  {size_text(event.size)}"
+        if event.offset:
+            words += f", going on at {size_text(event.offset)}"
+        self._printer.emit(
+            {"event": "start", **self._facts(event), "offset": event.offset},
+            [("sending" if self._sending else "receiving", "bold"), f"  {words}", *self._whom(event)],
+        )
+
+    def _progress(self, event: TransferEvent) -> None:
+        if event.number not in self._rates:
+            return
+        rate = self._rates[event.number].add(event.seconds, event.written)
+        if self._printer.interactive:
+            self._show_bar(event, rate)
+            return
+        now = time.monotonic()
+        lines: list[Line] = []
+        if now >= self._next_line[event.number]:
+            self._next_line[event.number] = now + _LINE_INTERVAL
+            lines = [[f"progress  {event.name}  {self._standing(event, rate)}"]]
+        self._printer.emit(
+            {"event": "progress", **self._facts(event), "bytes": event.written, "rate": round(rate)}, *lines
+        )
+
+    def _done(self, event: TransferEvent) -> None:
+        seconds = round(event.seconds, 3)
+        self._printer.emit(
+            {
+                "event": "done",
+                **self._facts(event),
+                "path": str(event.path),
+                "bytes": event.size,
+                "offset": event.offset,
+                "sha256": event.digest.hex(),
+                "seconds": seconds,
+                "rate": round(event.rate),
+            },
+            [
+                ("sent" if self._sending else "received", "green"),
+                f"  {event.name}  {size_text(event.size)} in {seconds:.1f} s, {size_text(event.rate)}/s",
+                *self._whom(event),
+            ],
+            [f"      sha256 {event.digest.hex()}"],
+        )
+
+    def _failed(self, event: TransferEvent) -> None:
+        kind = type(event.error).__name__
+        self._printer.emit(
+            {
+                "event": "error",
+                **self._facts(event),
+                "bytes": event.written,
+                "kind": kind,
+                "message": str(event.error),
+            },
+            [
+                ("stopped", "yellow"),
+                f"  {event.name}  at {percent(event.written, event.size)} %",
+                *self._whom(event),
+                f"  {event.error}",
+            ],
+        )
+
+    def _facts(self, event: TransferEvent) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "to" if self._sending else "from": str(event.peer),
+            "number": event.number,
+            "name": event.name,
+            "size": event.size,
+        }
+        if (name := self._names.get(event.peer)) is not None:
+            facts["contact"] = name
+        return facts
+
+    def _whom(self, event: TransferEvent) -> Line:
+        if self._sending:
+            return ()
+        return ("  from ", (self._names.get(event.peer) or str(event.peer), "cyan"))
+
+    def _standing(self, event: TransferEvent, rate: float) -> str:
+        words = (
+            f"{percent(event.written, event.size):3} %  {size_text(event.written)} of {size_text(event.size)}"
+            f"  {size_text(rate)}/s"
+        )
+        return f"{words}  {duration((event.size - event.written) / rate)} left" if rate > 0 else words
+
+    # --- bars ---------------------------------------------------------------------------------------
+
+    def _show_bar(self, event: TransferEvent, rate: float) -> None:
+        # Imported here because a pipe needs none of it.
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[standing]}", markup=False),
+                auto_refresh=False,  # no thread: there is news twice a second
+                transient=True,
+            )
+        facts: dict[str, Any] = {"completed": event.written, "standing": self._standing(event, rate)}
+        task = self._tasks.get(event.number)
+        if task is None:
+            facts["total"] = max(event.size, 1)
+            self._tasks[event.number] = self._bars.add_task(visible(event.name), **facts)
+        else:
+            self._bars.update(task, **facts)
+        self._bars.start()
+        self._bars.refresh()
+
+    def _forget(self, number: int) -> None:
+        self._rates.pop(number, None)
+        self._next_line.pop(number, None)
+        task = self._tasks.pop(number, None)
+        if task is not None and self._bars is not None:
+            self._bars.remove_task(task)

@@ -1,0 +1,171 @@
+"""Receive files into a folder, from any number of peers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+from anyio import to_thread
+
+from mp2p.transfer import wire
+from mp2p.transfer.errors import FileError, Reason, TransferBroken
+from mp2p.transfer.events import Observer, TransferredFile
+from mp2p.transfer.files import check_folder
+from mp2p.transfer.incoming import Incoming, let_go
+from mp2p.transfer.receiving import FinishedFile, Receiving
+from mp2p_core.errors import Closed, Mp2pError, RemoteError
+
+if TYPE_CHECKING:
+    from mp2p_core import Peer, Stream
+
+__all__ = ["FileReceiver", "receive_files"]
+
+_OFFER_PATIENCE: Final = 10.0
+_PER_CONNECTION: Final = 4
+"""Files at a time; further streams wait. Attack: a peer that sends a file on each of its streams."""
+_REMEMBERED: Final = 256
+"""Files received last. Attack: a peer that sends new files for ever; the oldest is forgotten."""
+
+_Source: TypeAlias = tuple[bytes, bytes]
+"""A peer's key, and its name for a file."""
+
+
+class _Claim:
+    """A transfer's claim to its source."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.released = anyio.Event()
+        self.superseded = False
+
+
+class FileReceiver:
+    """Receives files into one folder, from any number of peers: `await receiver.serve(peer)` for each.
+
+    A file gets its name only once it is whole and its SHA-256 is right. Until then it is `NAME.TAG.part`,
+    which is kept when a transfer breaks off, and which only the same file of the same peer can resume. Names
+    are made safe. A file that is there is never replaced, unless with `overwrite`: the new one's name is
+    followed by a number. Whoever may connect to the node may fill the disk.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] = ".",
+        *,
+        overwrite: bool = False,
+        observer: Observer | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self._overwrite = overwrite
+        self._observer = observer
+        self._claims: dict[_Source, _Claim] = {}  # one for each slot of each connection at most
+        self._finished: OrderedDict[_Source, FinishedFile] = OrderedDict()
+
+    async def serve(self, peer: Peer) -> list[TransferredFile]:
+        """Receive what a peer sends until the connection ends, and return the files that are whole.
+
+        When a file that it brought is not whole by then, raises the error of that: `FileError`,
+        `TransferBroken`, `TransferRefused` or `Closed`. What arrived is kept, and resumed when the peer sends
+        the file again.
+        """
+        files: list[TransferredFile] = []
+        unfinished: dict[bytes, Mp2pError] = {}
+        slots = anyio.Semaphore(_PER_CONNECTION)
+
+        async def take(stream: Stream) -> None:
+            try:
+                await self._take(peer, stream, files, unfinished)
+            finally:
+                slots.release()
+
+        async with anyio.create_task_group() as group:
+            with contextlib.suppress(Closed):
+                while True:
+                    await slots.acquire()
+                    group.start_soon(take, await peer.accept_stream())
+        for error in unfinished.values():
+            raise error
+        return files
+
+    async def _take(
+        self, peer: Peer, stream: Stream, files: list[TransferredFile], unfinished: dict[bytes, Mp2pError]
+    ) -> None:
+        incoming = Incoming(stream)
+        code: Reason | None = Reason.CANCELLED
+        try:
+            try:
+                offer = await incoming.message(wire.decode_offer_untrusted, _OFFER_PATIENCE)
+            except RemoteError:
+                code = Reason.NOT_UNDERSTOOD
+                return
+            incoming.name = offer.name
+            source = (peer.key.raw, offer.id)
+            async with self._claim(source) as claim:
+                finished = self._finished.get(source)
+                if finished is not None and not finished.answers(offer):
+                    finished = None
+                receiving = Receiving(
+                    *(peer, stream, incoming, offer),
+                    folder=self.folder,
+                    overwrite=self._overwrite,
+                    finished=finished,
+                    observer=self._observer,
+                )
+                try:
+                    await receiving.run()
+                    code = None
+                except (FileError, RemoteError) as error:
+                    unfinished[offer.id] = error
+                    code = None if isinstance(error, FileError) else Reason.CANCELLED
+                finally:
+                    self._remember(source, receiving.finished)
+                    if receiving.file is not None:
+                        files.append(receiving.file)
+                        unfinished.pop(offer.id, None)
+            if claim.superseded and receiving.file is None:
+                unfinished[offer.id] = TransferBroken(f"the peer has begun to send {offer.name!r} anew")
+                code = Reason.SUPERSEDED
+        finally:
+            await let_go(stream, code)
+
+    def _remember(self, source: _Source, finished: FinishedFile | None) -> None:
+        self._finished.pop(source, None)
+        if finished is not None:
+            self._finished[source] = finished
+            if len(self._finished) > _REMEMBERED:
+                self._finished.popitem(last=False)
+
+    @contextlib.asynccontextmanager
+    async def _claim(self, source: _Source) -> AsyncIterator[_Claim]:
+        """Be the only transfer of a source: one on a connection that is gone, unnoticed as yet, makes way."""
+        while (other := self._claims.get(source)) is not None:
+            other.superseded = True
+            other.scope.cancel()
+            await other.released.wait()
+        claim = self._claims[source] = _Claim()
+        try:
+            with claim.scope:
+                yield claim
+        finally:
+            del self._claims[source]
+            claim.released.set()
+
+
+async def receive_files(
+    peer: Peer,
+    folder: str | os.PathLike[str] = ".",
+    *,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> list[TransferredFile]:
+    """Receive what one peer sends until the connection ends: `FileReceiver.serve`, which takes many peers.
+
+    Raises `FileError` at once when the folder cannot be written to.
+    """
+    await to_thread.run_sync(check_folder, Path(folder))
+    return await FileReceiver(folder, overwrite=overwrite, observer=observer).serve(peer)
