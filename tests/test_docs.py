@@ -239,7 +239,7 @@ def test_exit_codes_in_the_readme_are_those_of_the_command() -> None:
 def test_commands_in_the_readme_are_those_of_the_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("| command |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `mp2p (\w+)", table, re.MULTILINE)) == set(cli.commands)
+    assert set(re.findall(r"^\| `mp2p ([\w-]+)", table, re.MULTILINE)) == set(cli.commands)
 
 
 # --- the examples ----------------------------------------------------------------------------------------

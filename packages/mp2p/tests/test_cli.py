@@ -16,10 +16,12 @@ from click.testing import CliRunner
 import mp2p
 from mp2p.cli.commands import cli
 from mp2p.cli.contacts import load_contacts
+from mp2p.cli.errors import ExitCode
 from mp2p.cli.listen import read_access
 from mp2p.cli.ping import Tally
 
 KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
+NAMES = ["demo", "id", "listen", "ping", "receive-file", "send", "send-file"]
 
 
 @pytest.fixture
@@ -38,10 +40,10 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def test_the_commands() -> None:
-    assert sorted(name for name, _ in commands()) == ["demo", "id", "listen", "ping", "send"]
+    assert sorted(name for name, _ in commands()) == NAMES
 
 
-@pytest.mark.parametrize("name", ["demo", "id", "listen", "ping", "send"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
     result = runner.invoke(cli, [name, "--help"])
     assert result.exit_code == 0
@@ -49,7 +51,7 @@ def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["id", "listen", "ping", "send"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
 def test_shared_options(runner: CliRunner, name: str) -> None:
     text = runner.invoke(cli, [name, "--help"]).stdout
     for option in ("--key", "--transport", "--interface", "--port", "--reach", "--address", "--timeout"):
@@ -58,7 +60,7 @@ def test_shared_options(runner: CliRunner, name: str) -> None:
 
 def test_help_documents_the_exit_codes(runner: CliRunner) -> None:
     text = runner.invoke(cli, ["--help"]).stdout
-    assert re.findall(r"^ +(\d+)  ", text, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "6", "130", "143"]
+    assert [int(code) for code in re.findall(r"^ +(\d+)  ", text, re.MULTILINE)] == sorted(ExitCode)
 
 
 def test_no_command_is_a_usage_error_with_help(runner: CliRunner) -> None:
@@ -70,7 +72,11 @@ def test_no_command_is_a_usage_error_with_help(runner: CliRunner) -> None:
 
 def test_L1_no_option_takes_a_secret() -> None:
     """A command line can be read by every user of the machine: secrets come from files."""
-    known_arguments = {("send", "contact"), ("send", "texts"), ("ping", "contact")}
+    known_arguments = {
+        *((name, "contact") for name in ("ping", "send", "send-file")),
+        ("send", "texts"),
+        ("send-file", "files"),
+    }
     for name, command in commands():
         for parameter in command.params:
             assert parameter.envvar is None, f"{name} {parameter.name}"
@@ -106,6 +112,10 @@ def test_L1_key_material_given_as_an_option_is_taken_for_a_file_name(
         (["id", "--reach", "moon"], "'host', 'link', 'site', 'global'"),
         (["send"], "CONTACT"),
         (["send", KEY], "TEXT"),
+        (["send-file", KEY], "FILE"),
+        (["send-file", "garage", "x"], "mp2p:<key>"),
+        (["send-file", KEY, "-"], "standard input"),
+        (["receive-file", "--allow", "everyone"], "mp2p:<key>"),
         (["ping", KEY, "-c", "0"], "x>=1"),
         (["ping", KEY, "-i", "0"], "above zero"),
         (["ping", KEY, "--timeout", "nan"], "above zero"),

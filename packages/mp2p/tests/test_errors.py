@@ -6,6 +6,7 @@ import click
 import pytest
 
 from mp2p.cli.errors import EXPLAINABLE, ClaimFailed, ExitCode, NotTaken, explain, reader_gone
+from mp2p.transfer import FileError, Reason, TransferBroken, TransferRefused
 from mp2p_core import errors
 
 CASES = [
@@ -13,6 +14,7 @@ CASES = [
     (errors.BadKey("x"), 2),
     (errors.ContactError("x"), 2),
     (errors.DatagramTooLarge(2000, 1100), 2),
+    (errors.MessageTooLarge(2**20 + 1, 2**20), 2),
     (errors.TransportError("x"), 2),
     (errors.UsageError("x"), 2),
     (click.UsageError("x"), 2),
@@ -21,12 +23,15 @@ CASES = [
     (errors.StreamClosed(2, 7), 3),
     (errors.StreamReset(2, 7), 3),
     (NotTaken("x"), 3),
+    (TransferBroken("x"), 3),
     (TimeoutError(), 3),
     (errors.AuthRejected("busy"), 4),
     (errors.Closed(8, "not allowed"), 4),
+    (TransferRefused("x", Reason.NO_SPACE), 4),
     (errors.NoMulticast(None, "x"), 5),
     (errors.PortTaken(1024), 5),
     (errors.KeyFileError("x"), 6),
+    (FileError("x", Reason.CANNOT_READ), 7),
     (KeyboardInterrupt(), 130),
     (click.Abort(), 130),
     (ClaimFailed("x"), 1),

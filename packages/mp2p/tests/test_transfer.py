@@ -487,6 +487,7 @@ async def test_nobody_else_resumes_or_learns_of_a_part(tmp_path: Path) -> None:
         async with net.connect() as peer:
             hand = Hand(await peer.open_stream(), tmp_path / "x")
             await until(hand, "all but the hash")
+            await until_true(lambda: net.parts() == [BIG])
         async with (
             open_node(Identity.generate(), transports=[net.hub.transport()]) as stranger,
             stranger.connect(net.server.contact) as peer,

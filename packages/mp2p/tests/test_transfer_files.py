@@ -41,6 +41,21 @@ class TestPart:
         assert (tmp_path / "x").read_bytes() == b"onetwo"
         assert (tmp_path / "x").stat().st_mtime_ns == 1_500_000_000_000_000_000
 
+    @posix
+    @pytest.mark.parametrize("umask", [0o022, 0o027])
+    def test_nobody_else_may_read_a_part(self, tmp_path: Path, umask: int) -> None:
+        before = os.umask(umask)
+        try:
+            part = part_of(tmp_path)
+            part.write([b"x"])
+            assert part.path.stat().st_mode & 0o777 == 0o600
+            part.set_aside()
+            final = part_of(tmp_path).finish("x", time_ns=None, overwrite=False)
+            assert final.stat().st_mode & 0o777 == 0o666 & ~umask
+            assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+
     def test_many_small_pieces(self, tmp_path: Path) -> None:
         part = part_of(tmp_path)
         part.write([bytes([number % 256]) for number in range(5000)])

@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ _MANY_PIECES: Final = 256
 _BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a pipe under this name must not make the open wait
+_umask_lock: Final = threading.Lock()
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
 
@@ -164,7 +166,10 @@ class SourceFile(_File):
 
 
 class PartFile(_File):
-    """A file that is being received, under its unfinished name. Belongs to one program at a time."""
+    """A file that is being received, under its unfinished name. Belongs to one program at a time.
+
+    Only this user may read it; once whole, it gets the mode of any new file.
+    """
 
     verb = "write"
     reason = Reason.CANNOT_WRITE
@@ -175,16 +180,13 @@ class PartFile(_File):
         path = folder / part_name(name, sender, identifier)
         try:
             while True:
-                part = cls(
-                    path, os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK | _BINARY, 0o666)
-                )
-                try:
+                with contextlib.ExitStack() as unless_claimed:
+                    flags = os.O_RDWR | os.O_CREAT | _NOFOLLOW | _NONBLOCK | _BINARY
+                    part = cls(path, os.open(path, flags, 0o600))
+                    unless_claimed.callback(part.close)
                     if part._claim():
+                        unless_claimed.pop_all()
                         return part
-                except BaseException:
-                    part.close()
-                    raise
-                part.close()
         except OSError as error:
             raise FileError.from_os(f"cannot write {path}", error, Reason.CANNOT_WRITE) from error
 
@@ -260,6 +262,8 @@ class PartFile(_File):
         Never replaces a file unless told to: the name is then followed by a number.
         """
         try:
+            if sys.platform != "win32":
+                os.fchmod(self._fd, 0o666 & ~_umask())
             os.fsync(self._fd)
             if time_ns is not None:
                 with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot hold
@@ -300,6 +304,14 @@ class PartFile(_File):
                 self.close()
             else:
                 self.discard()
+
+
+def _umask() -> int:
+    """Return what this program takes from the modes of new files."""
+    with _umask_lock:  # it can only be read by setting it; for that moment, to the most private one
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask
 
 
 def _rename_to_new(old: Path, new: Path) -> None:

@@ -81,5 +81,5 @@ def part_name(name: str, sender: bytes, identifier: bytes) -> str:
 
     It belongs to one source at one sender: no peer can go on with, or learn about, what another has sent.
     """
-    tag = hashlib.sha256(b"mp2p part\0" + sender + identifier + name.encode()).hexdigest()[:12]
+    tag = hashlib.sha256(b"mp2p part\0" + sender + identifier + name.encode()).hexdigest()[:24]
     return f"{name}.{tag}{PART_SUFFIX}"
