@@ -14,7 +14,7 @@ Layers, lowest first; a module imports only from those before it:
     opening, stream
     messages
     peer
-    dialing
+    dialing, driver
     node
     testing                      needs everything above, nothing needs it
 """

@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,6 +17,7 @@ from anyio.abc import TaskGroup
 from mp2p_core.access import Allow, access_for
 from mp2p_core.contact import Contact
 from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
+from mp2p_core.driver import Driver
 from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable, UsageError
 from mp2p_core.keyfile import TimestampStore, load_or_create_identity
 from mp2p_core.opening import Opened, Wanted, open_channels, read_reach
@@ -39,7 +38,7 @@ from mp2p_core.proto.events import (
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.transport import InterfaceStatus, PushingChannel, Reach, Train, Transport
+from mp2p_core.transport import InterfaceStatus, Reach, Transport
 from mp2p_core.waiting import signal_maker
 
 __all__ = ["ChannelStatus", "Node", "open_node"]
@@ -87,9 +86,9 @@ class Node:
         self._accept_waiters: deque[anyio.Event] = deque()
         self._dialing: dict[int, _Dialing] = {}
         self._make_signal = signal_maker()
-        self._wake = anyio.Event()
-        self._sleeping_until = float("inf")
         self._closed = False
+        self.driver = Driver(endpoint, opened.channels, clock, self._tell)
+        """Moves the node's datagrams. For who opens a node."""
         for number, (transport, channel) in enumerate(opened.channels):
             endpoint.add_channel(
                 number, ChannelInfo(channel.address, channel.max_datagram_size, transport.may_answer)
@@ -171,7 +170,7 @@ class Node:
         self._dialing[number] = dialing
         waited = False
         try:
-            self._flush(self._clock())
+            self.driver.flush(self._clock())
             await dialing.done.wait()
             waited = True
         finally:
@@ -206,57 +205,7 @@ class Node:
                     self._accept_waiters.remove(waiter)
         return self._accepted.popleft()
 
-    # --- driving the endpoint -------------------------------------------------------------------------
-
-    async def receive_forever(self, number: int) -> None:
-        """Feed the endpoint from one channel until it is closed."""
-        channel = self._opened.channels[number].channel
-        if hasattr(channel, "push"):  # isinstance would look at every member, for 25 us
-            await cast("PushingChannel", channel).push(partial(self._take_in, number))
-            return
-        while True:
-            try:
-                trains = await channel.receive()
-            except anyio.ClosedResourceError:
-                return
-            self._take_in(number, trains)
-
-    def _take_in(self, number: int, trains: Sequence[Train]) -> None:
-        now = self._clock()
-        for train in trains:
-            self._endpoint.receive(number, train, now)
-        self._flush(now)
-
-    async def keep_time(self) -> None:
-        """Call the endpoint whenever it is due."""
-        while True:
-            now = self._clock()
-            when = self._endpoint.timeout()
-            if when is not None and when <= now:
-                self._endpoint.handle_timeout(now)
-            self._flush(now)
-            when = self._endpoint.timeout()
-            self._sleeping_until = float("inf") if when is None else when
-            self._wake = anyio.Event()
-            with anyio.move_on_after(self._sleeping_until - self._clock()):
-                await self._wake.wait()
-
-    def _flush(self, now: float) -> None:
-        """Pass on what the endpoint has to tell, and send what it has to send."""
-        if (events := self._endpoint.events()) and self._tell(events, now):
-            # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
-            # once travels with the confirmation.
-            self._wake.set()
-            return
-        channels = self._opened.channels
-        for number, train in self._endpoint.transmits(now):
-            channels[number].channel.send(train)
-        if events := self._endpoint.events():
-            self._tell(events, now)
-        when = self._endpoint.timeout()
-        if when is not None and when < self._sleeping_until:
-            self._sleeping_until = when
-            self._wake.set()
+    # --- what the endpoint tells ----------------------------------------------------------------------
 
     def _tell(self, events: Sequence[Event], now: float) -> bool:
         """Pass on events; returns whether a call has got through."""
@@ -307,11 +256,11 @@ class Node:
 
     def _flush_one(self, connection: Connection) -> None:
         self._endpoint.flush(connection)
-        self._flush(self._clock())
+        self.driver.flush(self._clock())
 
     def _close_one(self, connection: Connection, code: int, reason: str) -> None:
         self._endpoint.close(connection, code, reason, self._clock())
-        self._flush(self._clock())
+        self.driver.flush(self._clock())
 
     def _describe(self, connection: Connection) -> str:
         session = connection.session
@@ -325,7 +274,7 @@ class Node:
         self._closed = True
         for connection in self._endpoint.connections():
             self._endpoint.close(connection, 0, "the node is closing", self._clock())
-        self._flush(self._clock())
+        self.driver.flush(self._clock())
         for dialing in self._dialing.values():
             dialing.done.set()
         for waiter in self._accept_waiters:
@@ -367,8 +316,8 @@ class _OpenNode(AbstractAsyncContextManager[Node]):
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         for number in range(len(opened.channels)):
-            self._tasks.start_soon(node.receive_forever, number)
-        self._tasks.start_soon(node.keep_time)
+            self._tasks.start_soon(node.driver.receive_forever, number)
+        self._tasks.start_soon(node.driver.keep_time)
         return node
 
     async def __aexit__(

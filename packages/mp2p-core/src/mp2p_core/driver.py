@@ -1,0 +1,88 @@
+"""Drive the sans-IO endpoint: feed it from channels and the clock, send what it has to send, pass on what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+if TYPE_CHECKING:
+    from mp2p_core.opening import OpenChannel
+    from mp2p_core.proto.endpoint import Endpoint
+    from mp2p_core.proto.events import Event
+    from mp2p_core.transport import PushingChannel, Train
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """One endpoint and its channels. Run `receive_forever` for each channel, and `keep_time`.
+
+    `tell(events, now)` is called with what the endpoint tells; it returns whether a call has got through.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        channels: Sequence[OpenChannel],
+        clock: Callable[[], float],
+        tell: Callable[[Sequence[Event], float], bool],
+    ) -> None:
+        self._endpoint = endpoint
+        self._channels = channels
+        self._clock = clock
+        self._tell = tell
+        self._wake = anyio.Event()
+        self._sleeping_until = float("inf")
+
+    async def receive_forever(self, number: int) -> None:
+        """Feed the endpoint from one channel until it is closed."""
+        channel = self._channels[number].channel
+        if hasattr(channel, "push"):  # isinstance would look at every member, for 25 us
+            await cast("PushingChannel", channel).push(partial(self._take_in, number))
+            return
+        while True:
+            try:
+                trains = await channel.receive()
+            except anyio.ClosedResourceError:
+                return
+            self._take_in(number, trains)
+
+    def _take_in(self, number: int, trains: Sequence[Train]) -> None:
+        now = self._clock()
+        for train in trains:
+            self._endpoint.receive(number, train, now)
+        self.flush(now)
+
+    async def keep_time(self) -> None:
+        """Call the endpoint whenever it is due."""
+        while True:
+            now = self._clock()
+            when = self._endpoint.timeout()
+            if when is not None and when <= now:
+                self._endpoint.handle_timeout(now)
+            self.flush(now)
+            when = self._endpoint.timeout()
+            self._sleeping_until = float("inf") if when is None else when
+            self._wake = anyio.Event()
+            with anyio.move_on_after(self._sleeping_until - self._clock()):
+                await self._wake.wait()
+
+    def flush(self, now: float) -> None:
+        """Pass on what the endpoint has to tell, and send what it has to send."""
+        if (events := self._endpoint.events()) and self._tell(events, now):
+            # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
+            # once travels with the confirmation.
+            self._wake.set()
+            return
+        channels = self._channels
+        for number, train in self._endpoint.transmits(now):
+            channels[number].channel.send(train)
+        if events := self._endpoint.events():
+            self._tell(events, now)
+        when = self._endpoint.timeout()
+        if when is not None and when < self._sleeping_until:
+            self._sleeping_until = when
+            self._wake.set()
