@@ -147,7 +147,7 @@ def test_both_sides_asking_for_new_keys_at_once_settle_on_one_epoch() -> None:
     for seed in range(10):
         pair = Pair(seed, jitter=0.01)
         for side, connection in ((pair.a, pair.out), (pair.b, pair.into)):
-            connection.session.rekey_at = pair.sim.now + 1
+            connection.session.epochs.rekey_at = pair.sim.now + 1
             side.endpoint.flush(connection)
             connection.session.packer.ping()
             pair.sim.flush(side)

@@ -11,10 +11,12 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     stream_table
     streams
     epoch, packing
+    epochs
     session
     connection
     events, initiator
     responder
     calls
+    lifecycle
     endpoint
 """

@@ -11,28 +11,30 @@ No exception leaves it for anything that a stranger sent: such datagrams end as 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, defaultdict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
-from mp2p_core.proto import events as ev
-from mp2p_core.proto.calls import Calls, Settled
-from mp2p_core.proto.connection import Connection, ConnectionTable
+from mp2p_core.proto.calls import Calls
+from mp2p_core.proto.connection import ConnectionTable
+from mp2p_core.proto.events import ConnectFailed
 from mp2p_core.proto.initiator import Dial, Outgoing
+from mp2p_core.proto.lifecycle import Lifecycle
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
-from mp2p_core.proto.parts import PART_HEADER_SIZE, Reassembly, parse_part_untrusted, split_untrusted
+from mp2p_core.proto.parts import PART_HEADER_SIZE, parse_part_untrusted, split_untrusted
 from mp2p_core.proto.responder import Access, ChannelInfo, Responder
-from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
-from mp2p_core.proto.timers import Timers
 from mp2p_core.proto.transmit import Transmit, trains
 from mp2p_core.transport import Address, Path, RandomBytes, Train
 
 if TYPE_CHECKING:
+    from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.events import Event
     from mp2p_core.proto.identity import Identity, PublicKey
+    from mp2p_core.proto.session import Session
 
 __all__ = ["Endpoint"]
 
@@ -56,15 +58,17 @@ class Endpoint:
         epoch_us: int = 0,
     ) -> None:
         """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970."""
-        self._identity = identity
         self._channels: dict[int, ChannelInfo] = {}
+        connections = ConnectionTable()
         self._responder = Responder(
-            identity, access, self._find, random=random, suite=suite, idle_timeout=idle_timeout, now=now
+            identity,
+            access,
+            connections.session,
+            random=random,
+            suite=suite,
+            idle_timeout=idle_timeout,
+            now=now,
         )
-        self._sessions: dict[bytes, Session] = {}
-        self._parts = Reassembly()
-        # Attack: INITs that nobody confirms. Bounded; the oldest goes.
-        self._half_open: OrderedDict[bytes, Session] = OrderedDict()
         self._calls = Calls(
             identity,
             self._channels,
@@ -74,12 +78,12 @@ class Endpoint:
             epoch_us=epoch_us,
             now=now,
         )
-        self._connections = ConnectionTable()
-        self._timers: Timers[Session | Dial] = Timers()
+        self._connections = connections
+        self._life = life = Lifecycle(identity.public, connections, self._responder, self._calls)
+        self._sessions = life.sessions
+        self._dirty = life.dirty
+        self._counters = life.counters
         self._outgoing: deque[Outgoing] = deque()
-        self._dirty: dict[Session, None] = {}
-        self._events: list[ev.Event] = []
-        self._counters: defaultdict[str, int] = defaultdict(int)
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -90,12 +94,8 @@ class Endpoint:
         """Return how many entries each table holds: all are bounded, whatever strangers do."""
         return {
             "attempts": self._calls.attempts,
-            "connections": len(self._connections),
             "dials": len(self._calls),
-            "half-open": len(self._half_open),
-            "parts": len(self._parts),
-            "sessions": len(self._sessions),
-            "timers": len(self._timers),
+            **self._life.sizes(),
             **self._responder.sizes(),
         }
 
@@ -141,7 +141,7 @@ class Endpoint:
             else:
                 before = session.state
                 outcome = session.receive_whole_untrusted(header, body, path, now)
-                self._parts.drop(header[2], header[3])  # some of them may have come before, one by one
+                self._life.parts.drop(header[2], header[3])  # some of them may have come before, one by one
                 self._took_data(session, before, outcome, now)
 
     def _receive_part(self, datagram: bytes, path: Path, now: float) -> None:
@@ -157,7 +157,7 @@ class Endpoint:
         if (refusal := session.refuses_part(header)) is not None:
             self._counters[refusal] += 1
             return
-        whole = self._parts.add_untrusted(header, datagram[PART_HEADER_SIZE:])
+        whole = self._life.parts.add_untrusted(header, datagram[PART_HEADER_SIZE:])
         if whole is None:
             self._counters["part-received"] += 1
             return
@@ -170,57 +170,25 @@ class Endpoint:
 
     def _took_data(self, session: Session, before: SessionState, outcome: str, now: float) -> None:
         self._counters[outcome] += 1
-        if outcome != "data-received":
-            return
-        if session.searching:
-            # It is there after all, and remembers: a lossy network must not make two connections of one.
-            session.searching = False
-            self._calls.end_renewing(session)
-        if session.promoted is not None:
-            self._responder.confirmed(session.peer, session.promoted.timestamp)
-            session.promoted = None
-        changed = session.state is not before
-        if changed and before is SessionState.HALF_OPEN:
-            self._confirm(session, now)
-        # In the order of the packet: what it brought comes before the end that it may also have brought.
-        if session.received or session.packer.answered_pings or session.packer.streams.events:
-            self._deliver(session)
-        if changed:
-            self._after_change(session, now)
-        self._touch(session, now)
-
-    def _deliver(self, session: Session) -> None:
-        connection = session.connection
-        if connection is not None and connection.closed is None:
-            for data in session.received:
-                self._events.append(ev.MessageReceived(connection, data))
-            for number, rtt in session.packer.answered_pings:
-                self._events.append(ev.PingAnswered(connection, number, rtt))
-            for event in session.packer.streams.events:
-                self._events.append(ev.StreamChanged(connection, event))
-        session.received.clear()
-        session.packer.answered_pings.clear()
-        session.packer.streams.events.clear()
+        if outcome == "data-received":
+            self._life.took_data(session, before, now)
 
     def _receive_other_untrusted(
         self, kind: int, datagram: bytes, channel: int, path: Path, now: float
     ) -> None:
         if kind == c.TYPE_INIT:
-            busy = len(self._sessions) - len(self._half_open) >= c.MAX_SESSIONS
             answer = self._responder.read_init_untrusted(
-                datagram, channel, self._channels[channel], path, busy=busy, now=now
+                datagram, channel, self._channels[channel], path, busy=self._life.busy, now=now
             )
             self._outgoing.append(answer.outgoing)
             if answer.session is not None:
-                self._add_half_open(answer.session)
+                self._life.add_half_open(answer.session)
                 self._counters["init-answered"] += 1
             elif answer.renewed is not None and answer.epoch is not None:
-                answer.renewed.offer(answer.epoch)
-                self._sessions[answer.epoch.local_id] = answer.renewed
-                self._forget_ids(answer.renewed)
+                self._life.offer(answer.renewed, answer.epoch)
                 self._counters["init-answered"] += 1
         elif kind == c.TYPE_RESP:
-            self._settle(self._calls.read_resp_untrusted(datagram, channel, path, now), now)
+            self._life.settle(self._calls.read_resp_untrusted(datagram, channel, path, now), now)
         elif kind == c.TYPE_COOKIE:
             if (outgoing := self._calls.read_cookie_untrusted(datagram)) is not None:
                 self._outgoing.append(outgoing)
@@ -257,11 +225,11 @@ class Endpoint:
         if dial.session is None:
             dial.wait_for(self._connections.crossing(dial.peer, now), now)
         self._outgoing.extend(self._calls.advance(dial, now))
-        self._timers.schedule(dial)
+        self._life.timers.schedule(dial)
 
     def _renew(self, session: Session, now: float) -> None:
         """Ask the peer of a session for new keys."""
-        session.rekey_at = now + c.RETRY_SPACING
+        session.epochs.rekey_at = now + c.RETRY_SPACING
         connection = session.connection
         if session.fading and connection is not None and connection.session is not session:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
@@ -270,132 +238,7 @@ class Endpoint:
             self._advance(dial, now)
             self._counters["rekeys-begun"] += 1
 
-    def _find(self, peer: PublicKey, token: bytes) -> Session | None:
-        """Find the live session that a handshake for new keys names."""
-        return self._connections.session(peer, token)
-
-    def _forget_ids(self, session: Session) -> None:
-        for local_id in session.retired:
-            self._sessions.pop(local_id, None)
-            self._parts.forget(local_id)
-        session.retired.clear()
-
-    def _settle(self, settled: Settled, now: float) -> None:
-        """Go on with what a verified RESP has brought."""
-        dial, session = settled.dial, settled.session
-        renewed = dial.session
-        if settled.refusal is not None:
-            if renewed is None:
-                self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, settled.refusal))
-            return
-        if settled.epoch is not None:
-            if renewed is not None and renewed.live:
-                renewed.install(settled.epoch, now)
-                self._sessions[settled.epoch.local_id] = renewed
-                self._counters["rekeys-done"] += 1
-                self._touch(renewed, now)
-            return
-        assert session is not None
-        self._sessions[session.epoch.local_id] = session
-        connection = dial.instead_of
-        if renewed is not None and renewed.connection is not None:
-            self._counters["sessions-replaced"] += 1
-            self._replace(renewed.connection, self._connect(session), now)
-            self._touch(session, now)
-            return
-        self._counters["sessions-connected"] += 1
-        if connection is not None and connection.closed is None and len(connection.sessions) == 1:
-            # It waited, and still does not know what the peer takes this for: so there is to be one session.
-            self._close_spare(connection.merge(session, preferred=True), now)
-        else:
-            connection = self._connect(session)
-        self._events.append(ev.Connected(dial.number, connection))
-        self._touch(session, now)
-
-    def _connect(self, session: Session) -> Connection:
-        connection = Connection(session.peer, session)
-        self._connections.add(connection)
-        return connection
-
-    def _replace(self, old: Connection, new: Connection, now: float) -> None:
-        """Go on with a peer that has started anew: what the old connection had under way is lost, and said so."""
-        self._events.append(ev.ConnectionReplaced(old, new))
-        self.close(old, c.CLOSE_RESTARTED, "the peer has started anew", now)
-
-    def _add_half_open(self, session: Session) -> None:
-        table = self._half_open
-        if len(table) >= c.HALF_OPEN_SIZE:
-            _, oldest = table.popitem(last=False)
-            del self._sessions[oldest.epoch.local_id]
-            oldest.expire()
-            self._counters["half-open-pushed-out"] += 1
-        table[session.epoch.local_id] = self._sessions[session.epoch.local_id] = session
-        self._timers.schedule(session)
-
-    def _confirm(self, session: Session, now: float) -> None:
-        """The initiator has proved itself: only now does the application hear of it."""
-        self._half_open.pop(session.epoch.local_id, None)
-        peer = session.peer
-        self._responder.confirmed(peer, session.epoch.timestamp)
-        dial = self._calls.to(peer)
-        overlap = self._connections.overlapping(peer, session.began)
-        if overlap is not None:
-            self._merge(overlap, session, now)
-        else:
-            if (oldest := self._connections.crowding_out(peer)) is not None:
-                self.close(oldest, c.CLOSE_EXCESSIVE, "too many sessions of one key", now)
-            connection = Connection(peer, session)
-            self._connections.add(connection)
-            self._counters["sessions-accepted"] += 1
-            if dial is None:
-                self._events.append(ev.Accepted(connection))
-        if dial is not None:
-            # Both called at once and the peer was faster: its session serves both.
-            self._calls.end(dial)
-            assert session.connection is not None
-            self._events.append(ev.Connected(dial.number, session.connection))
-
-    def _merge(self, connection: Connection, session: Session, now: float) -> None:
-        """Prefer the session begun by the smaller key; the other one is closed by whoever began it."""
-        spare = connection.merge(session, preferred=session.peer.raw < self._identity.public.raw)
-        self._counters["sessions-merged"] += 1
-        if spare.initiator:
-            self._close_spare(spare, now)
-        self._touch(connection.session, now)
-
-    def _close_spare(self, spare: Session, now: float) -> None:
-        spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
-        self._after_change(spare, now)
-        self._touch(spare, now)
-
     # --- sessions -----------------------------------------------------------------------------------
-
-    def _touch(self, session: Session, now: float) -> None:
-        """Look at a session again: it may have something to send, or an earlier deadline."""
-        if session.wants_to_send(now):
-            self._dirty[session] = None
-        self._timers.schedule(session)
-
-    def _after_change(self, session: Session, now: float) -> None:
-        """Follow a session that has left the live states."""
-        if session.live:
-            return
-        connection = session.connection
-        if connection is not None:
-            if connection.drop(session):
-                for other in connection.sessions:
-                    other.close(c.CLOSE_DONE, "", now)
-                    self._touch(other, now)
-                self._events.append(ev.ConnectionClosed(connection, session.close_code, session.close_reason))
-            if connection.closed is not None:
-                self._connections.remove(connection)
-        if session.state is SessionState.CLOSED:
-            for local_id in session.ids:
-                self._sessions.pop(local_id, None)
-                self._parts.forget(local_id)
-                self._half_open.pop(local_id, None)
-            self._calls.end_renewing(session)
-            self._dirty.pop(session, None)
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
         """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended.
@@ -404,12 +247,7 @@ class Endpoint:
         """
         if not 0 <= code <= 0xFFFF:
             raise UsageError(f"a close code of {code}: choose one from 0 to 65535")
-        if connection.closed is None:
-            connection.close(code, reason, now)
-            for session in connection.sessions:
-                self._touch(session, now)
-            self._connections.remove(connection)
-            self._events.append(ev.ConnectionClosed(connection, code, reason))
+        self._life.close(connection, code, reason, now)
 
     def connections(self) -> list[Connection]:
         """Return the connections that live."""
@@ -432,33 +270,33 @@ class Endpoint:
             before = session.state
             packets = session.packets(now)
             if session.packer.streams.events:
-                self._deliver(session)
-            self._timers.schedule(session)
+                self._life.deliver(session)
+            self._life.timers.schedule(session)
             if session.state is not before:
-                self._after_change(session, now)
-                self._timers.schedule(session)
+                self._life.after_change(session, now)
+                self._life.timers.schedule(session)
             out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
         return out
 
     def timeout(self) -> float | None:
         """Return when `handle_timeout` is due, on the clock of `now`; None when nothing waits."""
-        return self._timers.next()
+        return self._life.timers.next()
 
     def handle_timeout(self, now: float) -> None:
         """Do what has become due; `transmits` and `events` tell what came of it."""
-        for item in self._timers.due(now):
+        for item in self._life.timers.due(now):
             if isinstance(item, Dial):
                 self._dial_due(item, now)
                 continue
             before = item.state
             item.handle_timeout(now)
-            self._forget_ids(item)
+            self._life.forget_ids(item)
             if item.wants_keys(now):
                 self._renew(item, now)
             if item.state is not before:
-                self._after_change(item, now)
+                self._life.after_change(item, now)
             if item.state is not SessionState.CLOSED:
-                self._touch(item, now)
+                self._life.touch(item, now)
 
     def _dial_due(self, dial: Dial, now: float) -> None:
         if self._calls.get(dial.number) is None:
@@ -468,11 +306,11 @@ class Endpoint:
             return
         self._calls.end(dial)
         if dial.session is None:
-            self._events.append(ev.ConnectFailed(dial.number, dial.stage.text, None))
+            self._life.events.append(ConnectFailed(dial.number, dial.stage.text, None))
 
-    def events(self) -> Sequence[ev.Event]:
+    def events(self) -> Sequence[Event]:
         """Return what happened since the last call, in order."""
-        happened = self._events
+        happened = self._life.events
         if happened:
-            self._events = []
+            self._life.events = []
         return happened

@@ -1,8 +1,7 @@
 """A session: two keys, two ids, one path (docs/protocol.md, section 6).
 
 Seals and opens DATA packets, single (section 6) and large (section 7), and keeps the replay window, the
-timers and the state. What goes into a packet is the `Packer`'s. Later layers find their places here: rekey
-replaces a session within its connection, and path change sets `path`.
+timers and the state. What goes into a packet is the `Packer`'s; which keys seal it, `Epochs`' to say.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.epochs import Epochs
 from mp2p_core.proto.flow import StreamError
 from mp2p_core.proto.frames import MSG_OVERHEAD, Ack, Close, Msg, Ping, encode_close, parse_frames_untrusted
 from mp2p_core.proto.packing import Packer
@@ -48,11 +48,10 @@ class Session:
     """
 
     __slots__ = (
-        "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_epochs", "_first", "_heard",
-        "_probed", "_rekey_after", "_stale", "_window", "began", "channel", "close_code", "close_reason",
-        "connection", "epoch", "handshake_time", "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at",
-        "packer", "path", "peer", "promoted", "queued", "received", "rekey_at", "retired", "searching", "state",
-        "targets", "token",
+        "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard", "_probed", "_stale",
+        "_window", "began", "channel", "close_code", "close_reason", "connection", "epochs", "handshake_time",
+        "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at", "packer", "path", "peer", "queued",
+        "received", "searching", "state", "targets", "token",
     )  # fmt: skip
 
     def __init__(
@@ -75,18 +74,9 @@ class Session:
         self.targets = targets
         """The ways to the peer: where it answered, and where else it may listen."""
         self.initiator = initiator = epoch.ours
-        self.epoch = epoch
-        """The one that seals."""
-        self._epochs = {epoch.local_id: epoch}  # at most three: the last, the present, the next
-        self.retired: list[bytes] = []
-        """Ids that are gone, for the endpoint to forget."""
-        self.promoted: Epoch | None = None
-        """An epoch of the peer's that it has just confirmed, for the endpoint to note."""
+        self.epochs = Epochs(epoch, rekey_after)
         self.searching = False
         """Whether a handshake looks for the peer because it has gone silent."""
-        self.rekey_at = epoch.began + rekey_after
-        self._rekey_after = rekey_after
-        self._first = epoch
         self.channel = epoch.channel
         self.path = epoch.path
         self.began = epoch.began
@@ -122,6 +112,11 @@ class Session:
         self._close_due = False
         self._close_sent = now
         self._closed_until = now
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch that seals."""
+        return self.epochs.current
 
     @property
     def local_id(self) -> bytes:
@@ -165,7 +160,7 @@ class Session:
         (number,) = data_packet_number(datagram, 10)
         if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number):
             return "data-replayed"
-        epoch = self._epochs[datagram[2:10]]
+        epoch = self.epochs[datagram[2:10]]
         return self._open_untrusted(epoch, number, datagram[_HEADER_END:], datagram[:_HEADER_END], path, now)
 
     def refuses_part(self, header: PartHeader) -> str | None:
@@ -183,7 +178,7 @@ class Session:
         if (refusal := self.refuses_part(header)) is not None:
             return refusal
         _, count, local_id, number = header
-        epoch = self._epochs[local_id]
+        epoch = self.epochs[local_id]
         return self._open_untrusted(epoch, number, sealed, part_header(local_id, number, count), path, now)
 
     def _open_untrusted(
@@ -201,10 +196,8 @@ class Session:
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
         self._heard = now
-        if epoch is not self.epoch and epoch.expires == math.inf:
-            # The first packet under new keys that the peer asked for is their confirmation.
-            self.promoted = epoch
-            self._take_over(epoch, now)
+        if self.epochs.opened(epoch, now):
+            self._follow_keys(now)
         if number > highest and path.interface != self.path.interface:
             # Heard on another interface: answer there. The peer's address stays, so nobody else is aimed at.
             self.path = self.path._replace(interface=path.interface)
@@ -276,7 +269,7 @@ class Session:
         out: list[Packet] = []
         packer = self.packer
         seal = self.epoch.seal
-        if now >= self.epoch.began + c.EPOCH_LIFE:
+        if now >= self.epochs.seals_until:
             self._stale = True
             return out
         if self.state in _LIVE:
@@ -308,17 +301,12 @@ class Session:
         """Tell whether `packets` might return any."""
         return self._close_due or self.packer.waiting(now)
 
-    # --- epochs -------------------------------------------------------------------------------------
-
-    @property
-    def ids(self) -> list[bytes]:
-        """The ids under which packets for it come in."""
-        return list(self._epochs)
+    # --- keys ---------------------------------------------------------------------------------------
 
     def wants_keys(self, now: float) -> bool:
         """Tell whether a handshake for new keys is due."""
         return self.state is _OPEN and (
-            now >= self.rekey_at or self.epoch.worn_out(self.packer.next_number) or self.fading
+            now >= self.epochs.rekey_at or self.epoch.worn_out(self.packer.next_number) or self.fading
         )
 
     @property
@@ -326,41 +314,19 @@ class Session:
         """Whether nothing has come back for several probes: the peer, or the way to it, may be gone."""
         return self.packer.probes_unanswered >= c.SILENT_AFTER_PROBES
 
-    def offer(self, epoch: Epoch) -> None:
-        """Get ready for keys that the peer asked for: they are used once it has confirmed them."""
-        for other in list(self._epochs.values()):
-            if other is not self.epoch and other.expires == math.inf:
-                self._retire(other)
-        self._epochs[epoch.local_id] = epoch
-
     def install(self, epoch: Epoch, now: float) -> None:
         """Use new keys that this side asked for and the peer has answered for."""
-        self._epochs[epoch.local_id] = epoch
-        self._take_over(epoch, now)
+        if self.epochs.install(epoch, now):
+            self._follow_keys(now)
         self.packer.ping()  # the peer's confirmation
 
-    def _take_over(self, epoch: Epoch, now: float) -> None:
-        current = self.epoch
-        at_once = current.ours is not epoch.ours and now < current.began + c.HANDSHAKE_BUDGET
-        if at_once and current.preferred and current is not self._first:
-            epoch.expires = now + c.EPOCH_OVERLAP
-            return
-        current.expires = now + c.EPOCH_OVERLAP
-        self.epoch = epoch
+    def _follow_keys(self, now: float) -> None:
+        """Send where the handshake for the present keys went."""
         self._stale = False
+        epoch = self.epoch
         if (epoch.channel, epoch.path.remote) != (self.channel, self.path.remote):
             self.packer.moved(now)
         self.channel, self.path = epoch.channel, epoch.path
-        self.rekey_at = now + self._rekey_after
-
-    def _retire(self, epoch: Epoch) -> None:
-        del self._epochs[epoch.local_id]
-        self.retired.append(epoch.local_id)
-
-    def _retire_expired(self, now: float) -> None:
-        for epoch in list(self._epochs.values()):
-            if epoch.expires <= now:
-                self._retire(epoch)
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -368,7 +334,9 @@ class Session:
         """Return when `packets` or `handle_timeout` is due."""
         state = self.state
         if state is _OPEN:
-            due = min(self._probe_at(), self._heard + self.idle_timeout, self.rekey_at, self._expiry())
+            due = min(
+                self._probe_at(), self._heard + self.idle_timeout, self.epochs.rekey_at, self.epochs.timeout()
+            )
             packer = None if self._stale else self.packer.timeout()
             return due if packer is None or due < packer else packer
         if state is SessionState.CONFIRMING:
@@ -376,11 +344,6 @@ class Session:
         if state is SessionState.HALF_OPEN:
             return self.began + c.HALF_OPEN_LIFE
         return self._closed_until if state is not SessionState.CLOSED else None
-
-    def _expiry(self) -> float:
-        if len(self._epochs) == 1:
-            return math.inf
-        return min(epoch.expires for epoch in self._epochs.values())
 
     def _probe_at(self) -> float:
         """When to ask a silent peer for a sign of life; keeps idle sessions, and sees dead ones."""
@@ -392,7 +355,7 @@ class Session:
         """Do what has become due; `packets` then has what is to be sent."""
         state = self.state
         if state is _OPEN:
-            self._retire_expired(now)
+            self.epochs.handle_timeout(now)
             if now >= self._heard + self.idle_timeout:
                 self._fall_silent(f"nothing heard for {self.idle_timeout:g} s", now)
             elif now >= self._probe_at():

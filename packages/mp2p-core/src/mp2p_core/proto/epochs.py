@@ -1,0 +1,94 @@
+"""Which keys of a session seal, which still open, and when new ones are due (docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mp2p_core.proto import constants as c
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.epoch import Epoch
+
+__all__ = ["Epochs"]
+
+
+class Epochs:
+    """The last keys, the present ones, and those that the peer has asked for and not confirmed: at most these three."""
+
+    __slots__ = ("_by_id", "_first", "_rekey_after", "current", "promoted", "rekey_at", "retired")
+
+    def __init__(self, first: Epoch, rekey_after: float) -> None:
+        self._first = first
+        self._by_id = {first.local_id: first}
+        self._rekey_after = rekey_after
+        self.current = first
+        """The one that seals."""
+        self.rekey_at = first.began + rekey_after
+        """When to ask for new keys."""
+        self.promoted: Epoch | None = None
+        """One of the peer's that it has just confirmed, for the endpoint to note."""
+        self.retired: list[bytes] = []
+        """Ids that are gone, for the endpoint to forget."""
+
+    def __getitem__(self, local_id: bytes) -> Epoch:
+        return self._by_id[local_id]
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids under which packets come in."""
+        return list(self._by_id)
+
+    @property
+    def seals_until(self) -> float:
+        """When nothing may be sent under the present keys any more."""
+        return self.current.began + c.EPOCH_LIFE
+
+    def offer(self, epoch: Epoch) -> None:
+        """Get ready for keys that the peer asked for: they are used once it has confirmed them."""
+        for other in list(self._by_id.values()):
+            if other is not self.current and other.expires == math.inf:
+                self._retire(other)
+        self._by_id[epoch.local_id] = epoch
+
+    def install(self, epoch: Epoch, now: float) -> bool:
+        """Take over keys that this side asked for and the peer has answered for; True when they seal from now on."""
+        self._by_id[epoch.local_id] = epoch
+        return self._take_over(epoch, now)
+
+    def opened(self, epoch: Epoch, now: float) -> bool:
+        """Note that a packet opened under an epoch: of keys that the peer asked for, the first is the confirmation.
+
+        True when they seal from now on.
+        """
+        if epoch is self.current or epoch.expires != math.inf:
+            return False
+        self.promoted = epoch
+        return self._take_over(epoch, now)
+
+    def _take_over(self, epoch: Epoch, now: float) -> bool:
+        current = self.current
+        at_once = current.ours is not epoch.ours and now < current.began + c.HANDSHAKE_BUDGET
+        if at_once and current.preferred and current is not self._first:
+            epoch.expires = now + c.EPOCH_OVERLAP
+            return False
+        current.expires = now + c.EPOCH_OVERLAP
+        self.current = epoch
+        self.rekey_at = now + self._rekey_after
+        return True
+
+    def _retire(self, epoch: Epoch) -> None:
+        del self._by_id[epoch.local_id]
+        self.retired.append(epoch.local_id)
+
+    def timeout(self) -> float:
+        """Return when `handle_timeout` is due."""
+        if len(self._by_id) == 1:
+            return math.inf
+        return min(epoch.expires for epoch in self._by_id.values())
+
+    def handle_timeout(self, now: float) -> None:
+        """Forget keys whose time has come."""
+        for epoch in list(self._by_id.values()):
+            if epoch.expires <= now:
+                self._retire(epoch)
