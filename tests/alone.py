@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ["pytest", "anyio[trio]", "trio", "hypothesis"]
-FOREIGN_TO_CORE = ("msgpack", "click", "rich", "mp2p_transport_v6", "mp2p_rpc", "mp2p")
+FOREIGN_TO_CORE = ("msgspec", "click", "rich", "mp2p_transport_v6", "mp2p_rpc", "mp2p")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
