@@ -450,5 +450,5 @@ async def test_sizes_never_fall_below_what_every_transport_carries(opened: Open)
     channel = opened(GROUP)
     assert channel.address == GROUP
     assert format_host_port(channel.address) == "224.0.230.7:21024"
-    next(iter(channel._members.values())).mtu = 68
+    next(iter(channel._members)).mtu = 68
     assert channel.max_datagram_size == MIN_DATAGRAM_SIZE

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from mp2p_core.opening import OpenChannel
     from mp2p_core.proto.endpoint import Endpoint
     from mp2p_core.proto.events import Event
-    from mp2p_core.transport import PushingChannel, Train
+    from mp2p_core.transport import MaintainedChannel, PushingChannel, Train
 
 __all__ = ["Driver"]
 
 
 class Driver:
-    """One endpoint and its channels. Run `receive_forever` for each channel, and `keep_time`.
+    """One endpoint and its channels. Run `receive_forever` and `maintain` for each channel, and `keep_time`.
 
     `tell(events, now)` is called with what the endpoint tells; it returns whether a call has got through.
     """
@@ -49,6 +49,12 @@ class Driver:
             except anyio.ClosedResourceError:
                 return
             self._take_in(number, trains)
+
+    async def maintain(self, number: int) -> None:
+        """Do one channel's upkeep until it is closed, where it has any."""
+        channel = self._channels[number].channel
+        if hasattr(channel, "maintain"):
+            await cast("MaintainedChannel", channel).maintain()
 
     def _take_in(self, number: int, trains: Sequence[Train]) -> None:
         now = self._clock()

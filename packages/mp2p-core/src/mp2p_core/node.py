@@ -317,6 +317,7 @@ class _OpenNode(AbstractAsyncContextManager[Node]):
         await self._tasks.__aenter__()
         for number in range(len(opened.channels)):
             self._tasks.start_soon(node.driver.receive_forever, number)
+            self._tasks.start_soon(node.driver.maintain, number)
         self._tasks.start_soon(node.driver.keep_time)
         return node
 

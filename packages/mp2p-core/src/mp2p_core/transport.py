@@ -29,6 +29,7 @@ __all__ = [
     "Channel",
     "InterfaceStatus",
     "Listen",
+    "MaintainedChannel",
     "Path",
     "PushingChannel",
     "RandomBytes",
@@ -111,6 +112,14 @@ class InterfaceStatus:
     index: int
     joined: bool
     detail: str
+    joined_for: float | None = None
+    """Seconds since the last join; None where not joined, or not known."""
+    heard_ago: float | None = None
+    """Seconds since a datagram came in there; None when none ever did, or not known."""
+    rejoins: int = 0
+    """How often it left and joined to remind the network."""
+    unsent: int = 0
+    """Datagrams that could not be sent there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,17 @@ class PushingChannel(Channel, Protocol):
         In place of `receive`. `deliver` does not block; what it raises is raised here. Cancelling loses
         nothing.
         """
+
+
+@runtime_checkable
+class MaintainedChannel(Channel, Protocol):
+    """A channel that has upkeep to do while it is open. Optional, like `PushingChannel`."""
+
+    async def maintain(self) -> None:
+        """Follow what happens to the machine's network, until the channel is closed. Run by the node."""
+
+    def silent(self) -> None:
+        """Hear that a peer no longer answers here: the network may have forgotten where we listen."""
 
 
 @runtime_checkable

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+
+import anyio
 
 from mp2p_core.errors import AddressError, NoMulticast, PortTaken
 from mp2p_core.proto.addresses import check_group, format_host_port, is_multicast, port
@@ -19,11 +23,14 @@ from mp2p_core.transport import (
 )
 from mp2p_udp.errnos import of_bind
 from mp2p_udp.family import Family, SocketAddress
-from mp2p_udp.inventory import Choice, choose, list_interfaces
+from mp2p_udp.inventory import list_interfaces
+from mp2p_udp.members import Members
 from mp2p_udp.membership import Membership
 from mp2p_udp.options import IPPROTO_UDP, UDP_GRO, Features, detect, set_quietly
 from mp2p_udp.reader import Reader
 from mp2p_udp.trains import MAX_DATAGRAM_SIZE, TrainReceiver, TrainSender
+from mp2p_udp.upkeep import Upkeep
+from mp2p_udp.watch import InterfaceWatch
 
 __all__ = ["UdpChannel", "open_channel"]
 
@@ -31,6 +38,7 @@ __all__ = ["UdpChannel", "open_channel"]
 _BUFFER_SIZE: Final = 4 << 20
 # Bounds what unconfirmed return addresses can make this remember.
 _MAX_TARGETS: Final = 1024
+_RANDOM: Final = random.SystemRandom()
 
 
 class UdpChannel:
@@ -39,26 +47,20 @@ class UdpChannel:
     Made by `open_channel`. All that it knows of an interface is in that interface's `Membership`.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        family: Family,
-        listen: Listen,
-        choice: Choice,
-        own_hosts: frozenset[bytes],
-        features: Features,
-    ) -> None:
+    def __init__(self, sock: socket.socket, family: Family, listen: Listen, features: Features) -> None:
         self._sock = sock
         self._family = family
         self._address = listen.address
-        self._members = {i.index: Membership(sock, family, listen.address, i) for i in choice.eligible}
-        self._skipped = choice.skipped
+        self._members = Members(sock, family, listen)
         self._receiver = TrainReceiver(sock, family, listen.address, features)
         self._sender = TrainSender(sock, family, features)
-        self._reader = Reader(sock, self._receiver.read_some)
+        self._reader = Reader(sock, self._read)
         self._targets: dict[tuple[Address, int], SocketAddress] = {}
         self._host_only = listen.reach is Reach.HOST
-        self._own_hosts = own_hosts
+        # From before the first look at the interfaces, so that no change falls in between.
+        self._watch = InterfaceWatch()
+        self._upkeep: Upkeep | None = None
+        self._changed = anyio.Event()
         self._refused = 0
         self._closed = False
 
@@ -70,7 +72,7 @@ class UdpChannel:
     @property
     def max_datagram_size(self) -> int:
         """Bytes that every joined interface carries without fragmenting."""
-        fitting = min((member.mtu for member in self._joined()), default=0) - self._family.header_size
+        fitting = min((member.mtu for member in self._members.joined()), default=0) - self._family.header_size
         return max(MIN_DATAGRAM_SIZE, min(fitting, MAX_DATAGRAM_SIZE))
 
     @property
@@ -81,15 +83,51 @@ class UdpChannel:
             "truncated": self._receiver.truncated,
             "receive errors": self._receiver.errors,
             "refused by reach": self._refused,
-            "unsent": sum(member.unsent for member in self._members.values()),
+            "unsent": sum(member.unsent for member in self._members),
         }
 
     def join(self) -> bool:
         """Join the group on every eligible interface not joined yet; False when none is joined after that."""
-        for member in self._members.values():
-            if not member.joined:
-                member.join()
-        return bool(self._joined())
+        self._members.follow(list_interfaces(), time.monotonic())
+        return bool(self._members.joined())
+
+    async def maintain(self) -> None:
+        """Stay a member while interfaces come, change and go, and switches forget (contract).
+
+        Looks at the interfaces when the system says that they changed, and joins each again every 75 s or
+        so: one at a time, on the same socket (protocol section 9).
+        """
+        self._upkeep = upkeep = Upkeep(
+            time.monotonic(), random=_RANDOM.random, told=self._watch.tells, rejoin=not self._host_only
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen_for_changes, upkeep)
+            while not self._closed:
+                self._keep_up(upkeep, time.monotonic())
+                self._changed = anyio.Event()
+                with anyio.move_on_after(upkeep.timeout() - time.monotonic()):
+                    await self._changed.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _listen_for_changes(self, upkeep: Upkeep) -> None:
+        while await self._watch.wait():
+            upkeep.changed(time.monotonic())
+            self._changed.set()
+
+    def _keep_up(self, upkeep: Upkeep, now: float) -> None:
+        if upkeep.look(now):
+            self._members.follow(list_interfaces(), now)
+        joined = [member.index for member in self._members.joined()]
+        upkeep.members(joined, now, waiting=len(joined) < len(self._members))
+        index = upkeep.rejoin(now)
+        if index is not None and (member := self._members.get(index)) is not None:
+            member.rejoin(now)
+
+    def silent(self) -> None:
+        """Hear that a peer has gone silent: a switch may have forgotten the group (contract)."""
+        if self._upkeep is not None:
+            self._upkeep.silent(time.monotonic())
+            self._changed.set()
 
     def send(self, train: Train) -> bool:
         """Hand a train to the network without blocking (contract).
@@ -105,7 +143,7 @@ class UdpChannel:
         if not is_multicast(remote):
             return self._send_to_host(train, member)
         room = True
-        for leaving in self._joined() if member is None else (member,):
+        for leaving in self._members.joined() if member is None else (member,):
             if self._host_only and not leaving.guard(remote):
                 self._refused += 1
             elif not self._sender.send_out(leaving, self._target(remote, leaving.index), train):
@@ -128,34 +166,39 @@ class UdpChannel:
 
     async def aclose(self) -> None:
         """Leave the group, release the socket, and end a waiting `receive`."""
+        self.close()
+
+    def close(self) -> None:
+        """Do what `aclose` does."""
         self._closed = True
+        self._changed.set()
+        self._watch.close()
         self._reader.close()
         self._sock.close()
 
     def status(self) -> Sequence[InterfaceStatus]:
         """Say what became of each interface, in the order of their index, unused ones last."""
-        used = [member.status() for member in self._members.values()]
-        return [
-            *used,
-            *(InterfaceStatus(s.name, s.index, joined=False, detail=s.reason) for s in self._skipped),
-        ]
+        return self._members.status(time.monotonic())
 
-    def _joined(self) -> list[Membership]:
-        return [member for member in self._members.values() if member.joined]
+    def _read(self) -> list[Train]:
+        trains = self._receiver.read_some()
+        self._members.heard(trains, time.monotonic())
+        return trains
 
     def _send_to_host(self, train: Train, member: Membership | None) -> bool:
         remote = train.path.remote
         if self._host_only:
             # Hop limit 0 is no barrier to unicast: only addresses of this machine are sent to.
             host = self._family.packed_host(remote)
-            if host not in self._own_hosts:
+            if host not in self._members.own_hosts:
                 self._refused += 1
                 return True
             member = None
         target = self._target(remote, member.index if member else 0)
         if member is not None:
             return self._sender.send_out(member, target, train)
-        return self._sender.send_routed(next(iter(self._members.values())), target, train)
+        anyone = next(iter(self._members), None)
+        return anyone is not None and self._sender.send_routed(anyone, target, train)
 
     def _target(self, remote: Address, index: int) -> SocketAddress:
         try:
@@ -177,16 +220,10 @@ def open_channel(listen: Listen, family: Family, *, features: Features | None = 
     if listen.address[0] != family.kind:
         raise AddressError(f"{format_host_port(listen.address)} is not an {family.label} address")
     features = features or detect(family.number)
-    loopback = listen.reach is Reach.HOST and family.host_uses_loopback
-    interfaces = list_interfaces()
-    choice = choose(interfaces, family.number, asked=listen.interfaces, loopback=loopback)
-    if not choice.eligible:
-        raise _no_multicast(listen, [(skipped.name, skipped.reason) for skipped in choice.skipped])
     sock = _open_socket(listen, family, features)
-    own_hosts = frozenset(address.packed for each in interfaces for address in each.addresses)
-    channel = UdpChannel(sock, family, listen, choice, own_hosts, features)
+    channel = UdpChannel(sock, family, listen, features)
     if not channel.join():
-        sock.close()
+        channel.close()
         raise _no_multicast(listen, [(status.name, status.detail) for status in channel.status()])
     return channel
 

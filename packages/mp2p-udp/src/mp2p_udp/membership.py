@@ -1,13 +1,14 @@
 """One interface of one channel: joined or not, what it counted, and why.
 
 Everything a channel knows about an interface is here. Upkeep (joining again, following interfaces that
-come and go) works on these objects and needs nothing else: `join` and `leave` may be called any number
-of times on the channel's own socket. A join from a second socket would not do: it does not make the
+come and go, in `members`) works on these objects and needs nothing else: `join` and `leave` may be called
+any number of times on the channel's own socket. A join from a second socket would not do: it does not make the
 kernel report the group again.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,15 @@ class Membership:
         "_sock",
         "ancillary",
         "cause",
+        "heard_at",
         "index",
+        "interface",
         "joined",
+        "joined_at",
         "last_error",
         "mtu",
         "name",
+        "rejoins",
         "segment",
         "unsent",
     )
@@ -50,10 +55,7 @@ class Membership:
         self._family = family
         self._group = group
         self._guards: dict[bytes, Address] = {}
-        self._loopback = "loopback" in interface.flags
-        self.name = interface.name
-        self.index = interface.index
-        self.mtu = interface.mtu
+        self.describe(interface)
         self.joined = False
         self.cause = "not joined yet"
         self.segment = True
@@ -63,8 +65,19 @@ class Membership:
         self.unsent = 0
         """Datagrams that could not be sent for a reason other than full queues."""
         self.last_error: int | None = None
+        self.joined_at = math.nan
+        """When it joined, on the channel's clock."""
+        self.heard_at = math.nan
+        """When the last datagram came in here."""
+        self.rejoins = 0
 
-    def join(self) -> bool:
+    def describe(self, interface: Interface) -> None:
+        """Take in what the system says of the interface now."""
+        self.interface = interface
+        self.name, self.index, self.mtu = interface.name, interface.index, interface.mtu
+        self._loopback = "loopback" in interface.flags
+
+    def join(self, now: float) -> bool:
         """Join the group here; when that fails, `cause` says why. Not an error: other interfaces may do."""
         join, _, value = self._family.membership(self._group, self.index)
         try:
@@ -73,7 +86,14 @@ class Membership:
             self.joined, self.cause = False, of_join(error.errno).text
         else:
             self.joined, self.cause = True, ""
+            self.joined_at = now
         return self.joined
+
+    def rejoin(self, now: float) -> bool:
+        """Leave and join, so that the kernel reports the group again. The socket stays the same."""
+        self.leave()
+        self.rejoins += 1
+        return self.join(now)
 
     def leave(self) -> None:
         """Leave the group here, if it is joined and the interface still exists."""
@@ -108,14 +128,23 @@ class Membership:
         self.unsent += datagrams
         self.last_error = number
 
-    def status(self) -> InterfaceStatus:
+    def status(self, now: float) -> InterfaceStatus:
         """Say in words how it stands with this interface."""
         words = [f"listening, MTU {self.mtu}" if self.joined else self.cause]
         if self.unsent:
             words.append(
                 f"{self.unsent} datagrams not sent, the last because {of_send(self.last_error).text}"
             )
-        return InterfaceStatus(self.name, self.index, self.joined, "; ".join(words))
+        return InterfaceStatus(
+            self.name,
+            self.index,
+            self.joined,
+            "; ".join(words),
+            joined_for=now - self.joined_at if self.joined else None,
+            heard_ago=None if math.isnan(self.heard_at) else now - self.heard_at,
+            rejoins=self.rejoins,
+            unsent=self.unsent,
+        )
 
     def _drop(self, group: Address) -> None:
         _, leave, value = self._family.membership(group, self.index)
