@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mp2p.cli.demo import demo
+from mp2p.cli.doctor import doctor
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain, reader_gone
 from mp2p.cli.identity import show_identity
 from mp2p.cli.listen import listen
@@ -92,5 +93,5 @@ def cli(context: click.Context) -> None:
         context.exit(ExitCode.USAGE)
 
 
-for _command in (demo, show_identity, listen, send, receive_file, send_file, ping):
+for _command in (demo, show_identity, listen, send, receive_file, send_file, ping, doctor):
     cli.add_command(_command)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import click
 
 import mp2p
 from mp2p.cli.errors import ExitCode
+from mp2p.cli.groups import planned_groups
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p_core.keyfile import load_or_create_identity
 from mp2p_core.opening import select
@@ -30,7 +30,7 @@ def show_identity(options: NodeOptions) -> int:
     made = not os.path.lexists(path)
     identity = load_or_create_identity(path)
     raw = identity.public.raw
-    groups = _groups(options, select(options.transports or None), raw)
+    groups = planned_groups(options, select(options.transports or None), raw)
     told = [
         (each.family, each.format_address(at)) for each, at in groups if not _follows_from_key(each, at, raw)
     ]
@@ -45,28 +45,6 @@ def show_identity(options: NodeOptions) -> int:
         ["file     ", file, ("  made just now" if made else "", "green")],
     )
     return ExitCode.DONE
-
-
-def _groups(
-    options: NodeOptions, transports: Sequence[Transport], key: bytes
-) -> list[tuple[Transport, Address]]:
-    """List where a node with these options would listen, as far as that is known before it opens."""
-    if options.address == "random":
-        return []
-    if options.address == "derived":
-        return [
-            (transport, address)
-            for transport in transports
-            if (address := transport.derive_address(key, options.reach, options.port)) is not None
-        ]
-    refusals = []
-    for transport in transports:
-        try:
-            text = options.address.removeprefix(f"{transport.family}:")
-            return [(transport, transport.parse_address(text))]
-        except mp2p.AddressError as error:
-            refusals.append(f"{transport.name}: {error}")
-    raise mp2p.AddressError("; ".join(refusals))
 
 
 def _follows_from_key(transport: Transport, address: Address, key: bytes) -> bool:
