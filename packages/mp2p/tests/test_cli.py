@@ -21,7 +21,7 @@ from mp2p.cli.listen import read_access
 from mp2p.cli.ping import Tally
 
 KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
-NAMES = ["demo", "id", "listen", "ping", "receive-file", "send", "send-file"]
+NAMES = ["demo", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file"]
 
 
 @pytest.fixture
