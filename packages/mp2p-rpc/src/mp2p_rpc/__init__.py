@@ -11,6 +11,10 @@ docs/rpc.md has the wire, the types that travel and the limits.
 Layers, lowest first; a module imports only from those before it:
 
     errors, limits
+    frames, scan
+    schema
+    method
+    interface
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from mp2p_rpc.errors import (
     RpcError,
     UnknownMethod,
 )
+from mp2p_rpc.interface import Function, Interface, Service, function, interface, method
 from mp2p_rpc.limits import Limits
 
 __all__ = [
@@ -43,6 +48,8 @@ __all__ = [
     "CallError",
     "Deadline",
     "DeclaredError",
+    "Function",
+    "Interface",
     "InterfaceError",
     "InternalError",
     "Limits",
@@ -50,5 +57,9 @@ __all__ = [
     "OutcomeUnknown",
     "RequestRefused",
     "RpcError",
+    "Service",
     "UnknownMethod",
+    "function",
+    "interface",
+    "method",
 ]

@@ -5,6 +5,8 @@
     │   ├── InterfaceError           an interface that cannot work, said when it is defined
     │   └── ArgumentError            this side's arguments do not fit the interface; nothing was sent
     └── RemoteError
+        ├── BadPacket
+        │   └── BadMessage           what a peer sent is no message of a call; never leaves this package
         └── CallError                a call that has no result
             ├── RpcError             the handler's own answer: a code, a message, data
             │   └── DeclaredError    base of the error classes that an interface declares
@@ -27,12 +29,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mp2p_core.errors import RemoteError, UsageError
+from mp2p_core.errors import BadPacket, RemoteError, UsageError
 
 __all__ = [
     "ArgumentError",
     "ArgumentsRefused",
     "BadAnswer",
+    "BadMessage",
     "BadResult",
     "Busy",
     "CallError",
@@ -61,6 +64,19 @@ class ArgumentError(UsageError):
     def __init__(self, method: str, message: str, path: str = "$") -> None:
         super().__init__(f"{method}: {message}")
         self.method = method
+        self.path = path
+
+
+class BadMessage(BadPacket):
+    """What a peer sent is no message of a call, or does not fit the interface.
+
+    `reason` is one of "too-large", "too-deep", "too-many", "malformed", "misfit"; `path` is for the last.
+    Raised by functions whose name ends in `_untrusted`, and turned into an error of the call.
+    """
+
+    def __init__(self, reason: str, message: str, path: str = "$") -> None:
+        super().__init__(message)
+        self.reason = reason
         self.path = path
 
 

@@ -1,0 +1,183 @@
+"""The frames of a call, to the byte (docs/rpc.md, "Frames"); sans-IO.
+
+every frame     0  1  type    1  4  n, big-endian    5  n  body
+
+type  name      from      body
+01    CALL      caller    msgpack array: call id, service, version, method, seconds left or nil, metadata
+02    ARGUMENTS caller    msgpack map: the arguments by name
+03    ITEM      both      msgpack: one item of a stream
+04    RESULT    handler   msgpack: the result
+05    END       both      empty: the stream of items is complete
+06    ERROR     handler   msgpack array: kind, code, message, path, data
+
+caller      CALL, ARGUMENTS, then ITEM... END if the method takes a stream, end of stream
+handler     RESULT, or ITEM... END; or, in place of any of these, ERROR; end of stream
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from mp2p_rpc.errors import BadMessage
+
+__all__ = [
+    "FRAME_HEADER_SIZE",
+    "MAX_HEADER_SIZE",
+    "CallHeader",
+    "ErrorBody",
+    "ErrorKind",
+    "Frame",
+    "FrameReader",
+    "FrameType",
+    "decode_call_untrusted",
+    "decode_error_untrusted",
+    "encode_call",
+    "encode_error",
+    "encode_frame",
+]
+
+FRAME_HEADER_SIZE: Final = 5
+MAX_HEADER_SIZE: Final = 16384
+"""Bytes of the body of CALL, metadata and all, and of ERROR."""
+
+_HEAD: Final = struct.Struct("!BI")
+
+
+class FrameType(IntEnum):
+    """What a frame is."""
+
+    CALL = 1
+    ARGUMENTS = 2
+    ITEM = 3
+    RESULT = 4
+    END = 5
+    ERROR = 6
+
+
+class ErrorKind(IntEnum):
+    """What an ERROR is about. `mp2p_rpc.errors` has a class for each."""
+
+    APPLICATION = 0
+    INTERNAL = 1
+    UNKNOWN_METHOD = 2
+    NOT_ALLOWED = 3
+    BUSY = 4
+    DEADLINE = 5
+    ARGUMENTS = 6
+    RESULT = 7
+    REQUEST = 8
+    STOPPED = 9
+
+
+class CallHeader(msgspec.Struct, array_like=True, frozen=True):
+    """The body of CALL."""
+
+    id: int
+    """64 bits, drawn by the caller: one id for all attempts at an idempotent call. For logs; proves nothing."""
+    service: str
+    version: int
+    method: str
+    timeout: float | None = None
+    """Seconds that the caller will wait, or None."""
+    metadata: dict[str, str] = {}
+
+
+class ErrorBody(msgspec.Struct, array_like=True, frozen=True):
+    """The body of ERROR."""
+
+    kind: int
+    code: str = ""
+    """The error's own code (APPLICATION), the incident (INTERNAL), the reason (REQUEST)."""
+    message: str = ""
+    path: str = "$"
+    data: msgspec.Raw = msgspec.Raw(b"\xc0")
+    """msgpack: what the application adds to its error."""
+
+
+class Frame(NamedTuple):
+    """One frame as it was received."""
+
+    type: FrameType
+    body: bytes
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_CALL: Final = msgspec.msgpack.Decoder(CallHeader)
+_ERROR: Final = msgspec.msgpack.Decoder(ErrorBody)
+_TYPES: Final = {int(each): each for each in FrameType}
+_SMALL: Final = (FrameType.CALL, FrameType.ERROR)
+
+
+def encode_frame(kind: FrameType, body: bytes = b"") -> bytes:
+    """Write a frame."""
+    return _HEAD.pack(kind, len(body)) + body
+
+
+def encode_call(header: CallHeader) -> bytes:
+    """Write a CALL."""
+    return encode_frame(FrameType.CALL, _ENCODER.encode(header))
+
+
+def encode_error(body: ErrorBody) -> bytes:
+    """Write an ERROR."""
+    return encode_frame(FrameType.ERROR, _ENCODER.encode(body))
+
+
+def decode_call_untrusted(body: bytes) -> CallHeader:
+    """Read the body of a CALL. Raises BadMessage."""
+    try:
+        return _CALL.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadMessage("malformed", "the request's CALL cannot be read") from error
+
+
+def decode_error_untrusted(body: bytes) -> ErrorBody:
+    """Read the body of an ERROR. Raises BadMessage."""
+    try:
+        return _ERROR.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadMessage("malformed", "the answer's ERROR cannot be read") from error
+
+
+class FrameReader:
+    """Cuts what a stream brings into frames. Holds no more than one frame, and what came with its last byte."""
+
+    __slots__ = ("_at", "_buffer", "_limit")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = b""
+        self._at = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of a further frame has come."""
+        return self._at == len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take what the stream brought. Call `next_untrusted` until it returns None before the next time."""
+        rest = self._buffer[self._at :]
+        self._buffer = rest + data if rest else data
+        self._at = 0
+
+    def next_untrusted(self) -> Frame | None:
+        """Return the next whole frame, or None. Raises BadMessage, before the body of a frame too large is here."""
+        buffer, at = self._buffer, self._at
+        if len(buffer) - at < FRAME_HEADER_SIZE:
+            return None
+        number, size = _HEAD.unpack_from(buffer, at)
+        kind = _TYPES.get(number)
+        if kind is None:
+            raise BadMessage("malformed", f"there is no frame of type {number}")
+        limit = MAX_HEADER_SIZE if kind in _SMALL else self._limit
+        if size > limit:
+            raise BadMessage("too-large", f"a message of {size} bytes, at most {limit} are taken")
+        start = at + FRAME_HEADER_SIZE
+        if len(buffer) - start < size:
+            return None
+        self._at = start + size
+        return Frame(kind, buffer[start : self._at])
