@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.session import Session
     from mp2p_core.proto.stream_table import StreamEvent
 
 __all__ = [
@@ -62,9 +63,13 @@ class PingAnswered(NamedTuple):
 
 
 class StreamChanged(NamedTuple):
-    """Something happened to a stream that the application may be waiting for."""
+    """Something happened to a stream that the application may be waiting for.
+
+    Streams belong to a session: while a connection has two, each has its own stream 0.
+    """
 
     connection: Connection
+    session: Session
     event: StreamEvent
 
 

@@ -161,7 +161,7 @@ class Lifecycle:
             for number, rtt in session.packer.answered_pings:
                 self.events.append(ev.PingAnswered(connection, number, rtt))
             for event in session.packer.streams.events:
-                self.events.append(ev.StreamChanged(connection, event))
+                self.events.append(ev.StreamChanged(connection, session, event))
         session.received.clear()
         session.packer.answered_pings.clear()
         session.packer.streams.events.clear()
