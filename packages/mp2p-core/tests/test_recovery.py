@@ -379,7 +379,7 @@ def test_a_run_that_only_time_shows_counts_as_well() -> None:
     span = 3 * log.rtt.pto * 1.05
     log.send(at=1.0)
     log.send(2, at=1.0 + span)
-    log.recovery._largest_acked = 2  # noticed by the timer alone
+    log.recovery.largest_acked = 2  # noticed by the timer alone
     log.recovery._take(2)
     log.recovery._loss_at = 1.0 + span
     result = log.recovery.handle_timeout(1.0 + span + 1.0)

@@ -138,20 +138,23 @@ class Packer:
         # Losses first: what arrived in the round of a loss does not widen the window (RFC 9002, appendix A.7).
         if result.lost:
             self._learn_lost(result, now)
-        congestion = self._congestion
+        congestion, path_from = self._congestion, self._recovery.path_from
         for packet in result.acked:
-            congestion.acknowledged(packet.size, packet.at, limited=packet.number <= self._limited_to)
             if packet.path_probe:
                 packet.content.passed(packet.size)
                 self._resize()
                 continue
             content: _Content = packet.content
-            if content.largest > c.BASE_DATAGRAM_SIZE:
-                self._pmtu.arrived()
             if content.pings:
                 self.answered_pings.extend((ping, now - packet.at) for ping in content.pings)
             if content.streams:
                 self.streams.acked(content.streams)
+            if packet.number < path_from:
+                continue
+            congestion.acknowledged(packet.size, packet.at, limited=packet.number <= self._limited_to)
+            if content.largest > c.BASE_DATAGRAM_SIZE:
+                self._pmtu.arrived()
+            if content.streams:
                 self._sizer.arrived(content.datagrams)
         self._pacer.update(congestion.window, self.rtt.smoothed, now)
 
@@ -163,9 +166,11 @@ class Packer:
                 packet.content.failed(packet.size)
                 continue
             content: _Content = packet.content
+            self.streams.lost(content.streams)
+            if packet.number < self._recovery.path_from:
+                continue
             self._congestion.lost(packet.at, now)
             self._sizer.lost(content.datagrams, packet.at, now)
-            self.streams.lost(content.streams)
             # A lost part says less: any of many datagrams may have been the one.
             swallowed = swallowed or (content.datagrams == 1 and content.largest > c.BASE_DATAGRAM_SIZE)
         if swallowed and self._pmtu.swallowed(now):
@@ -180,8 +185,13 @@ class Packer:
         self._pacer.resize(self.datagram)
 
     def moved(self, now: float) -> None:
-        """Begin anew with what is known of the path: it is another one (RFC 9000, section 9.4)."""
+        """Begin anew with what is known of the path: it is another one (RFC 9000, section 9.4).
+
+        What is out on the old one may still arrive, and is sent again when it does not; it says nothing about
+        the new one.
+        """
         self.rtt.restart(None)
+        self._recovery.moved(self.next_number)
         self.streams.set_rtt(self.rtt.smoothed)
         self._pmtu = PathMtu(self._limit, now)
         self.datagram = c.BASE_DATAGRAM_SIZE
@@ -196,6 +206,8 @@ class Packer:
 
         To be called until it returns None. Each packet takes something out of what waits, so that comes.
         """
+        if (probe := self._path_probe(now)) is not None:
+            return probe
         if self._probes and not self._waiting():
             self._pings_due = self._probes  # one packet took all there was: the other asks for a sign of life
             self._probes = 0
@@ -250,14 +262,21 @@ class Packer:
 
     def waiting(self, now: float) -> bool:
         """Tell whether something waits to be sent, be it for the window."""
-        return bool(self._pings_due or self._waiting() or self.acks.due(now) or self._pmtu.due(now))
+        return bool(self._pings_due or self._waiting() or self.acks.due(now) or self._may_probe_path(now))
 
-    def path_probe(self, now: float) -> Plaintext | None:
-        """Return a probe of the path's MTU when one is due, and counts it as sent.
+    def _may_probe_path(self, now: float) -> bool:
+        """Tell whether it is time to probe the path's MTU: not before the peer is known to hear us over it."""
+        return self._pmtu.due(now) and self._recovery.largest_acked >= self._recovery.path_from
 
-        It takes up to half of what the window has left, for data should not have to wait for it.
+    def _path_probe(self, now: float) -> Plaintext | None:
+        """Make a probe of the path's MTU when one is due, and count it as sent.
+
+        It goes before the data, which always waits in a bulk transfer, but takes no more than half of what the
+        window has left and nothing that the pacer does not have.
         """
-        if (size := self._pmtu.probe(now, self._room(now) / 2)) is None:
+        if not self._may_probe_path(now):
+            return None
+        if (size := self._pmtu.probe(now, min(self._window() / 2, self._pacer.budget(now)))) is None:
             return None
         plaintext = PING_FRAME + bytes(size - c.DATA_MIN_SIZE - len(PING_FRAME))
         self._sent(size, self._pmtu, now, path_probe=True)
@@ -339,7 +358,7 @@ class Packer:
         """
         for packet in self._recovery.oldest(_PROBES):
             if not packet.path_probe:
-                self.streams.lost(_beginning(packet.content.streams, self.datagram))
+                self.streams.lost(_beginning(packet.content.streams, self.datagram - c.DATA_MIN_SIZE))
         if self._waiting():
             self._probes = _PROBES
         else:

@@ -6,6 +6,7 @@ congestion. Unauthenticated ICMP is not heeded: anybody could send it.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
@@ -34,7 +35,7 @@ class PathMtu:
         self._ceiling = limit + 1
         self._losses = 0
         self._out = False
-        self._again_at = now
+        self._again_at = now if limit > BASE_DATAGRAM_SIZE else math.inf
         self._swallowed = 0
 
     def probe(self, now: float, room: float) -> int | None:

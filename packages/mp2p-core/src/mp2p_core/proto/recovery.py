@@ -56,7 +56,8 @@ class Recovery:
     """Packets in flight, and the two timers that watch over them."""
 
     __slots__ = (
-        "_largest_acked", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff", "in_flight",
+        "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff", "in_flight",
+        "largest_acked", "path_from",
     )  # fmt: skip
 
     def __init__(self, rtt: RoundTrip) -> None:
@@ -65,12 +66,15 @@ class Recovery:
         # oldest above MAX_SENT_RECORDS.
         self._out: dict[int, SentPacket] = {}
         self._order = 0
-        self._largest_acked = -1
+        self.largest_acked = -1
+        """The highest number that the peer has acknowledged."""
+        self.path_from = 0
+        """The first number on the present path: lower ones say nothing about it."""
         self._loss_at: float | None = None
         self._probe_from = 0.0
         self._sampled_at = -math.inf if rtt.sampled else math.inf
         self.in_flight = 0
-        """Bytes."""
+        """Bytes on the present path."""
         self.backoff = 0
         """Probe timeouts in a row."""
 
@@ -99,6 +103,14 @@ class Recovery:
         self.in_flight -= packet.size
         return packet
 
+    def moved(self, next_number: int) -> None:
+        """Go on over another path: what is out on the old one fills none of its room (RFC 9000, section 9.4)."""
+        for packet in self._out.values():
+            packet.size = 0
+        self.in_flight = self.backoff = 0
+        self.path_from = next_number
+        self._sampled_at = math.inf
+
     def acked_untrusted(self, ack: Ack, next_number: int, now: float) -> AckResult:
         """Read a peer's ACK. Raises BadPacket when it acknowledges what was never sent (row F9).
 
@@ -108,7 +120,7 @@ class Recovery:
         largest = ranges[0][1]
         if largest >= next_number:
             raise BadPacket("ack of a packet never sent")
-        self._largest_acked = max(self._largest_acked, largest)
+        self.largest_acked = max(self.largest_acked, largest)
         acked: list[SentPacket] = []
         at = len(ranges) - 1
         # In rising order, and only as far as the ACK reaches: all but the last few of these leave here, so
@@ -121,7 +133,7 @@ class Recovery:
         sampled = False
         if acked:
             self.backoff = 0
-            if acked[-1].number == largest:
+            if acked[-1].number == largest >= self.path_from:
                 sampled = True
                 if not self._rtt.sampled:
                     self._sampled_at = now
@@ -137,10 +149,10 @@ class Recovery:
         delay = self._rtt.loss_delay
         lost: list[SentPacket] = []
         for packet in self._out.values():
-            if packet.number > self._largest_acked:
+            if packet.number > self.largest_acked:
                 break
             due = packet.at + delay
-            if packet.number <= self._largest_acked - c.LOSS_THRESHOLD or due <= now:
+            if packet.number <= self.largest_acked - c.LOSS_THRESHOLD or due <= now:
                 lost.append(packet)
             elif self._loss_at is None:
                 self._loss_at = due

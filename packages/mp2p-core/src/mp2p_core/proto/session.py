@@ -276,8 +276,6 @@ class Session:
             while packer.next_number < c.MAX_PACKET_NUMBER:
                 number = packer.next_number
                 plaintext = packer.next(now)
-                if plaintext is None and self.state is _OPEN:
-                    plaintext = packer.path_probe(now)
                 if plaintext is None:
                     break
                 out.append(seal(number, plaintext.data, plaintext.datagrams, packer.datagram))
