@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mp2p_core.keyfile import load_or_create_identity
@@ -11,12 +13,23 @@ from netlab.lab import Host
 from netlab.namespaces import scratch_folder
 from netlab.processes import Process
 
-__all__ = ["Device", "Listener", "Outcome"]
+__all__ = ["Device", "FileReceiver", "Listener", "Outcome", "Record", "wait_for_event"]
 
 Record = dict[str, Any]
 
 TERMINATED = 143
 """The exit code of a command that SIGTERM ended in good order."""
+
+
+def wait_for_event(process: Process, event: str, wanted: Callable[[Record], bool] = lambda _: True) -> Record:
+    """Wait for the first event of this kind that is as wanted and return its record."""
+
+    def matches(line: str) -> bool:
+        record = json.loads(line)
+        return record["event"] == event and wanted(record)
+
+    record: Record = json.loads(process.wait_for_line(matches))
+    return record
 
 
 def _records(lines: list[str]) -> list[Record]:
@@ -39,8 +52,8 @@ class Outcome:
         return [record for record in self.records if record["event"] == name]
 
 
-class Listener:
-    """An `mp2p listen` that is ready."""
+class _Server:
+    """A command that waits for peers, and is ready for them."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -54,6 +67,14 @@ class Listener:
         (text,) = self.groups
         return _ip(text)
 
+    def _stop(self) -> list[Record]:
+        assert self.process.stop() == TERMINATED, self.process.transcript()
+        return _records(self.process.stdout)
+
+
+class Listener(_Server):
+    """An `mp2p listen`."""
+
     def wait_for_message(self, text: str) -> Record:
         """Wait until the application has printed this message and return its record."""
         wanted = json.dumps(text)
@@ -62,9 +83,15 @@ class Listener:
 
     def stop(self) -> list[tuple[str, str]]:
         """End it and return (sender's key, text) of every message it printed, in order."""
-        assert self.process.stop() == TERMINATED, self.process.transcript()
-        records = _records(self.process.stdout)
-        return [(record["from"], record["text"]) for record in records if record["event"] == "message"]
+        return [(record["from"], record["text"]) for record in self._stop() if record["event"] == "message"]
+
+
+class FileReceiver(_Server):
+    """An `mp2p receive-file`."""
+
+    def stop(self) -> list[Record]:
+        """End it and return the records of what it printed."""
+        return self._stop()
 
 
 class Device:
@@ -91,6 +118,10 @@ class Device:
     def listen(self, *options: str, allow: str = "any") -> Listener:
         """Start listening and wait until it is ready."""
         return Listener(self.start("listen", "--allow", allow, *options))
+
+    def receive_files(self, folder: Path, *options: str, allow: str = "any") -> FileReceiver:
+        """Start receiving files into a folder and wait until it is ready."""
+        return FileReceiver(self.start("receive-file", "--allow", allow, "--output", str(folder), *options))
 
     def send(self, contact: str, text: str, *options: str) -> Outcome:
         """Send a message and wait for the command's end."""

@@ -15,7 +15,7 @@ from mp2p.cli import supervise
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.transfers import Transfers
-from mp2p.transfer import Interruption, deliver_files
+from mp2p.transfer import deliver_files
 from mp2p.transfer.files import SourceFile
 
 __all__ = ["send_file"]
@@ -50,20 +50,11 @@ async def _send(options: NodeOptions, contact: mp2p.Contact, files: Sequence[Pat
         return dataclasses.replace(options, timeout=seconds).connect(contact)
 
     with Transfers(options.printer, sending=True) as transfers:
-
-        def interrupted(interruption: Interruption) -> None:
-            transfers.drop()
-            message, left = str(interruption.error), round(interruption.left, 1)
-            options.printer.emit(
-                {"event": "retry", "message": message, "seconds_left": left},
-                [("interrupted", "yellow"), f"  {message}; trying again for {left:.0f} s"],
-            )
-
         await deliver_files(
             *(connect, files),
             patience=options.timeout,
             keep_time=keep_time,
             observer=transfers,
-            interrupted=interrupted,
+            interrupted=transfers.interrupted,
         )
     return ExitCode.DONE

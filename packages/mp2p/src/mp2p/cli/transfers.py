@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mp2p.cli.output import Line, Printer, visible
-from mp2p.transfer import TransferEvent, TransferState, size_text
+from mp2p.transfer import Interruption, TransferEvent, TransferState, size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -61,6 +61,8 @@ class Transfers:
         self._next_line: dict[int, float] = {}
         self._bars: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
+        self._said = ""
+        """Why the connection broke last; nothing once a transfer has gone on."""
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +78,8 @@ class Transfers:
             self._start(event)
         elif event.state is TransferState.PROGRESS:
             self._progress(event)
+        elif event.state is TransferState.CHECKING:
+            self._checking(event)
         else:
             self._forget(event.number)
             self.hide()
@@ -89,19 +93,29 @@ class Transfers:
         if self._bars is not None:
             self._bars.stop()
 
-    def drop(self) -> None:
-        """Forget every transfer that has not ended: they have been interrupted."""
-        for number in list(self._rates):
+    def interrupted(self, interruption: Interruption) -> None:
+        """Show that the connection has broken, and forget every transfer that has not ended."""
+        for number in list(self._next_line):
             self._forget(number)
         self.hide()
+        error, left = interruption.error, round(interruption.left, 1)
+        lines: list[Line] = [[("interrupted", "yellow"), f"  {error}; trying again for {left:.0f} s"]]
+        if str(error) == self._said:  # for as long as an interface is down, say
+            lines.clear()
+        self._said = str(error)
+        self._printer.emit(
+            {"event": "retry", "kind": type(error).__name__, "message": self._said, "seconds_left": left},
+            *lines,
+        )
 
     # --- events -------------------------------------------------------------------------------------
 
     def _start(self, event: TransferEvent) -> None:
         self.hide()
+        self._said = ""
         self._rates[event.number] = _Rate()
         self._rates[event.number].add(event.seconds, event.written)
-        self._next_line[event.number] = time.monotonic() + _LINE_INTERVAL
+        self._line_is_due(event)
         words = f"{event.name}  {size_text(event.size)}"
         if event.offset:
             words += f", going on at {size_text(event.offset)}"
@@ -110,21 +124,35 @@ class Transfers:
             [("sending" if self._sending else "receiving", "bold"), f"  {words}", *self._whom(event)],
         )
 
+    def _checking(self, event: TransferEvent) -> None:
+        standing = f"{size_text(event.written)} checked, of an earlier attempt"
+        self._standing(event, standing, {"event": "check"})
+
     def _progress(self, event: TransferEvent) -> None:
-        if event.number not in self._rates:
-            return
         rate = self._rates[event.number].add(event.seconds, event.written)
-        if self._printer.interactive:
-            self._show_bar(event, rate)
-            return
-        now = time.monotonic()
-        lines: list[Line] = []
-        if now >= self._next_line[event.number]:
-            self._next_line[event.number] = now + _LINE_INTERVAL
-            lines = [[f"progress  {event.name}  {self._standing(event, rate)}"]]
-        self._printer.emit(
-            {"event": "progress", **self._facts(event), "bytes": event.written, "rate": round(rate)}, *lines
+        standing = (
+            f"{percent(event.written, event.size):3} %  {size_text(event.written)} of {size_text(event.size)}"
+            f"  {size_text(rate)}/s"
         )
+        if rate > 0:
+            standing += f"  {duration((event.size - event.written) / rate)} left"
+        facts = {"event": "progress", "seconds": round(event.seconds, 3), "rate": round(rate)}
+        self._standing(event, standing, facts)
+
+    def _standing(self, event: TransferEvent, standing: str, facts: Mapping[str, object]) -> None:
+        if self._printer.interactive:
+            self._show_bar(event, standing)
+            return
+        lines: list[Line] = [[f"progress  {event.name}  {standing}"]] if self._line_is_due(event) else []
+        self._printer.emit({**facts, **self._facts(event), "bytes": event.written}, *lines)
+
+    def _line_is_due(self, event: TransferEvent) -> bool:
+        """Tell whether a line may be printed about this transfer again, and then no more for a while."""
+        now = time.monotonic()
+        due = now >= self._next_line.setdefault(event.number, now + _LINE_INTERVAL)
+        if due:
+            self._next_line[event.number] = now + _LINE_INTERVAL
+        return due
 
     def _done(self, event: TransferEvent) -> None:
         seconds = round(event.seconds, 3)
@@ -181,16 +209,9 @@ class Transfers:
             return ()
         return ("  from ", (self._names.get(event.peer) or str(event.peer), "cyan"))
 
-    def _standing(self, event: TransferEvent, rate: float) -> str:
-        words = (
-            f"{percent(event.written, event.size):3} %  {size_text(event.written)} of {size_text(event.size)}"
-            f"  {size_text(rate)}/s"
-        )
-        return f"{words}  {duration((event.size - event.written) / rate)} left" if rate > 0 else words
-
     # --- bars ---------------------------------------------------------------------------------------
 
-    def _show_bar(self, event: TransferEvent, rate: float) -> None:
+    def _show_bar(self, event: TransferEvent, standing: str) -> None:
         # Imported here because a pipe needs none of it.
         from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
 
@@ -202,7 +223,7 @@ class Transfers:
                 auto_refresh=False,  # no thread: there is news twice a second
                 transient=True,
             )
-        facts: dict[str, Any] = {"completed": event.written, "standing": self._standing(event, rate)}
+        facts: dict[str, Any] = {"completed": event.written, "standing": standing}
         task = self._tasks.get(event.number)
         if task is None:
             facts["total"] = max(event.size, 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 
 from mp2p.transfer.errors import TransferBroken
-from mp2p.transfer.events import Observer, TransferEvent, TransferredFile
+from mp2p.transfer.events import Observer, TransferEvent, TransferredFile, TransferState
 from mp2p.transfer.sending import SILENCE, send_file
 from mp2p_core.errors import Closed, LocalNetworkError, Mp2pError, PeerUnreachable
 from mp2p_core.proto.constants import CLOSE_NOT_ALLOWED
@@ -110,11 +110,12 @@ class _Progress:
         """Breaks in a row without a byte in between."""
 
     def __call__(self, event: TransferEvent) -> None:
-        self.resumed = True
-        path, written = self._furthest
-        if event.path != path or event.written > written:
-            self._furthest = event.path, event.written
-            self.fruitless = 0
+        if event.state is not TransferState.CHECKING:
+            self.resumed = True
+            path, written = self._furthest
+            if event.path != path or event.written > written:
+                self._furthest = event.path, event.written
+                self.fruitless = 0
         if self._observer is not None:
             self._observer(event)
 

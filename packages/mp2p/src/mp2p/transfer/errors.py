@@ -72,7 +72,10 @@ class TransferRefused(RemoteError):
 
     def __init__(self, name: str, code: int, words: str = "") -> None:
         known = _WORDS.get(Reason(code)) if code in _WORDS else f"code {code}"
-        super().__init__(f"the peer gave up {name!r}: {words or known}")
+        printable = "".join(
+            letter if letter.isprintable() else "\ufffd" for letter in words
+        )  # from the network
+        super().__init__(f"the peer gave up {name!r}: {printable or known}")
         self.code = code
 
 

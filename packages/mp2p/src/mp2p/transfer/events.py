@@ -18,6 +18,8 @@ __all__ = ["Observer", "TransferEvent", "TransferState", "TransferredFile"]
 class TransferState(enum.Enum):
     """Where a transfer stands."""
 
+    CHECKING = "check"
+    """Twice a second: one side reads what the receiver has of an earlier attempt, and `written` is how far."""
     STARTED = "start"
     """Both sides have agreed on where to begin."""
     PROGRESS = "progress"
@@ -42,7 +44,7 @@ class TransferEvent:
     offset: int
     """Bytes that the receiver had from an earlier attempt."""
     written: int
-    """Bytes on the receiver's disk, those included."""
+    """Bytes on the receiver's disk, those included; how far CHECKING is."""
     seconds: float
     """Since STARTED."""
     digest: bytes = b""

@@ -263,7 +263,8 @@ class PartFile(_File):
         """
         try:
             if sys.platform != "win32":
-                os.fchmod(self._fd, 0o666 & ~_umask())
+                with contextlib.suppress(OSError):  # a file system without modes, or with an owner of its own
+                    os.fchmod(self._fd, 0o666 & ~_umask())
             os.fsync(self._fd)
             if time_ns is not None:
                 with contextlib.suppress(OSError, OverflowError):  # a time that this file system cannot hold

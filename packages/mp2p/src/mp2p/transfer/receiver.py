@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from mp2p.transfer import wire
 from mp2p.transfer.errors import FileError, Reason, TransferBroken
-from mp2p.transfer.events import Observer, TransferredFile
+from mp2p.transfer.events import Observer, TransferEvent, TransferredFile, TransferState
 from mp2p.transfer.files import check_folder
 from mp2p.transfer.incoming import Incoming, let_go
 from mp2p.transfer.receiving import FinishedFile, Receiving
@@ -30,6 +30,9 @@ _PER_CONNECTION: Final = 4
 """Files at a time; further streams wait. Attack: a peer that sends a file on each of its streams."""
 _REMEMBERED: Final = 256
 """Files received last. Attack: a peer that sends new files for ever; the oldest is forgotten."""
+_UNFINISHED: Final = 64
+"""Files of a connection that may still become whole. Attack: a peer that begins new files for ever; one too
+many and the connection ends with an error, whatever becomes of them."""
 
 _Source: TypeAlias = tuple[bytes, bytes]
 """A peer's key, and its name for a file."""
@@ -66,20 +69,19 @@ class FileReceiver:
         self._claims: dict[_Source, _Claim] = {}  # one for each slot of each connection at most
         self._finished: OrderedDict[_Source, FinishedFile] = OrderedDict()
 
-    async def serve(self, peer: Peer) -> list[TransferredFile]:
-        """Receive what a peer sends until the connection ends, and return the files that are whole.
+    async def serve(self, peer: Peer) -> None:
+        """Receive what a peer sends until the connection ends; the observer hears of each file.
 
         When a file that it brought is not whole by then, raises the error of that: `FileError`,
         `TransferBroken`, `TransferRefused` or `Closed`. What arrived is kept, and resumed when the peer sends
         the file again.
         """
-        files: list[TransferredFile] = []
         unfinished: dict[bytes, Mp2pError] = {}
         slots = anyio.Semaphore(_PER_CONNECTION)
 
         async def take(stream: Stream) -> None:
             try:
-                await self._take(peer, stream, files, unfinished)
+                await self._take(peer, stream, unfinished)
             finally:
                 slots.release()
 
@@ -90,11 +92,8 @@ class FileReceiver:
                     group.start_soon(take, await peer.accept_stream())
         for error in unfinished.values():
             raise error
-        return files
 
-    async def _take(
-        self, peer: Peer, stream: Stream, files: list[TransferredFile], unfinished: dict[bytes, Mp2pError]
-    ) -> None:
+    async def _take(self, peer: Peer, stream: Stream, unfinished: dict[bytes, Mp2pError]) -> None:
         incoming = Incoming(stream)
         code: Reason | None = Reason.CANCELLED
         try:
@@ -120,15 +119,17 @@ class FileReceiver:
                     await receiving.run()
                     code = None
                 except (FileError, RemoteError) as error:
-                    unfinished[offer.id] = error
+                    _note(unfinished, offer.id, error)
                     code = None if isinstance(error, FileError) else Reason.CANCELLED
                 finally:
                     self._remember(source, receiving.finished)
                     if receiving.file is not None:
-                        files.append(receiving.file)
                         unfinished.pop(offer.id, None)
             if claim.superseded and receiving.file is None:
-                unfinished[offer.id] = TransferBroken(f"the peer has begun to send {offer.name!r} anew")
+                _note(
+                    *(unfinished, offer.id),
+                    TransferBroken(f"the peer has begun to send {offer.name!r} anew"),
+                )
                 code = Reason.SUPERSEDED
         finally:
             await let_go(stream, code)
@@ -156,6 +157,11 @@ class FileReceiver:
             claim.released.set()
 
 
+def _note(unfinished: dict[bytes, Mp2pError], identifier: bytes, error: Mp2pError) -> None:
+    known = identifier in unfinished or len(unfinished) < _UNFINISHED
+    unfinished[identifier if known else b""] = error  # no file has that one, so the error stays
+
+
 async def receive_files(
     peer: Peer,
     folder: str | os.PathLike[str] = ".",
@@ -163,9 +169,24 @@ async def receive_files(
     overwrite: bool = False,
     observer: Observer | None = None,
 ) -> list[TransferredFile]:
-    """Receive what one peer sends until the connection ends: `FileReceiver.serve`, which takes many peers.
+    """Receive what one peer sends until the connection ends, and return the files, in the order of their ends.
 
-    Raises `FileError` at once when the folder cannot be written to.
+    As `FileReceiver.serve`, which takes many peers. Raises what that does, and `FileError` at once when the
+    folder cannot be written to.
     """
+    files: dict[Path, TransferredFile] = {}
+
+    def note(event: TransferEvent) -> None:
+        if event.state is TransferState.DONE:
+            assert event.path is not None
+            moved = event.size - event.offset
+            files.setdefault(  # a file that is there is not sent again
+                event.path,
+                TransferredFile(event.path, event.name, event.size, event.digest, moved, event.seconds),
+            )
+        if observer is not None:
+            observer(event)
+
     await to_thread.run_sync(check_folder, Path(folder))
-    return await FileReceiver(folder, overwrite=overwrite, observer=observer).serve(peer)
+    await FileReceiver(folder, overwrite=overwrite, observer=note).serve(peer)
+    return list(files.values())

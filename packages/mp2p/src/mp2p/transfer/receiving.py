@@ -227,6 +227,8 @@ class Receiving:
                 return
             if self._started is not None:
                 self.tell(TransferState.PROGRESS)
+            elif self._part is not None:
+                self.tell(TransferState.CHECKING)
             try:
                 await self._say(wire.Written(self._written()))
             except RemoteError:

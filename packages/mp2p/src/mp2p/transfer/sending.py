@@ -29,6 +29,9 @@ __all__ = ["SILENCE", "send_file"]
 SILENCE: Final = 8.0
 """Seconds without a word from the receiver, which speaks twice a second, after which it is given up."""
 
+_REPORT_INTERVAL: Final = 0.25
+"""Seconds between reports to the observer, at least: after an outage, what the receiver said comes all at once."""
+
 _AHEAD: Final = 2
 """Chunks read ahead of the network."""
 
@@ -78,6 +81,7 @@ class _Sending:
         self._offset = 0
         self._written = 0
         self._began = time.monotonic()
+        self._reported = 0.0
         self._failure: FileError | None = None
 
     async def run(self) -> TransferredFile:
@@ -102,6 +106,7 @@ class _Sending:
             await stream.send(wire.encode(self._offer))
         have = await self._reply(replies)
         while isinstance(have, wire.Written):
+            self._report(TransferState.CHECKING, have.size)
             have = await self._reply(replies)
         if not isinstance(have, wire.Have):
             raise self._out_of_turn()
@@ -137,6 +142,7 @@ class _Sending:
                 await to_thread.run_sync(source.hash_on, have.offset)
                 if source.hashed == before:
                     break  # cut short meanwhile
+                self._report(TransferState.CHECKING, source.hashed)
             if (source.hashed, source.digest) == (have.offset, have.digest):
                 return have.offset
         source.start_over()
@@ -165,8 +171,7 @@ class _Sending:
             if not isinstance(reply, wire.Written) or reply.size > self._offer.size:
                 raise self._out_of_turn()
             if reply.size >= self._written:
-                self._written = reply.size
-                self._tell(TransferState.PROGRESS)
+                self._report(TransferState.PROGRESS, reply.size)
         self._written = self._offer.size
         return reply
 
@@ -180,6 +185,13 @@ class _Sending:
         return TransferBroken(
             f"the peer does not keep to the protocol in the transfer of {self._offer.name!r}"
         )
+
+    def _report(self, state: TransferState, written: int) -> None:
+        self._written = written
+        now = time.monotonic()
+        if now >= self._reported + _REPORT_INTERVAL:
+            self._reported = now
+            self._tell(state)
 
     def _tell(self, state: TransferState, *, name: str = "", digest: bytes = b"") -> None:
         if self._observer is not None:
