@@ -110,7 +110,7 @@ def test_loss_each_way(lab: Lab, tmp_path: Path, transport: str, percent: int, s
     [
         ("v4", "20ms", 3.5),
         pytest.param("v6", "20ms", 3.5, marks=pytest.mark.soak),
-        *(pytest.param(each, "50ms", 30.0, marks=pytest.mark.soak) for each in FAMILIES),
+        *(pytest.param(each, "50ms", 20.0, marks=pytest.mark.soak) for each in FAMILIES),
     ],
 )
 def test_a_slow_link_is_filled_and_shared(
