@@ -130,6 +130,8 @@ class Listen:
     reach: Reach = Reach.GLOBAL
     interfaces: tuple[str, ...] = ()
     """Names of the interfaces to use; empty means every eligible one."""
+    classic: bool = False
+    """Whether the original implementation may have chosen the address: its ranges are wider (section 10)."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 
 from mp2p_core.errors import AddressError, NoMulticast, PortTaken
-from mp2p_core.proto.addresses import check_group, format_host_port, is_multicast, port
+from mp2p_core.proto.addresses import check_classic_group, check_group, format_host_port, is_multicast, port
 from mp2p_core.transport import (
     MIN_DATAGRAM_SIZE,
     Address,
@@ -216,7 +216,7 @@ def open_channel(listen: Listen, family: Family, *, features: Features | None = 
     Raises `AddressError` for what is no group that a node may choose, `PortTaken`, and `NoMulticast` when
     no interface is left to listen on.
     """
-    check_group(listen.address)
+    (check_classic_group if listen.classic else check_group)(listen.address)
     if listen.address[0] != family.kind:
         raise AddressError(f"{format_host_port(listen.address)} is not an {family.label} address")
     features = features or detect(family.number)

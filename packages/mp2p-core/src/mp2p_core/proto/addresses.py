@@ -37,6 +37,7 @@ __all__ = [
     "IPV4",
     "IPV6",
     "SOURCE_SEEN",
+    "check_classic_group",
     "check_group",
     "derive_group_v4",
     "derive_group_v6",
@@ -46,6 +47,7 @@ __all__ = [
     "is_multicast",
     "kind",
     "may_answer",
+    "may_answer_classic",
     "pack_ipv4",
     "pack_ipv6",
     "parse_ipv4",
@@ -81,6 +83,7 @@ _V6_TRANSIENT: Final = {b"\xff\x1e": Reach.GLOBAL, b"\xff\x15": Reach.SITE, b"\x
 _V6_LEADS: Final = {reach: lead for lead, reach in _V6_TRANSIENT.items()}
 _V6_PREFIXED: Final = b"\xff\x3e\x00"
 _MAX_PREFIX: Final = 64
+_MAX_CLASSIC_PREFIX: Final = 128
 # Where RFC 3306, section 4 lets a prefix-based group of global scope come from.
 _UNICAST: Final = (IPv6Network("2000::/3"), IPv6Network("fc00::/7"))
 _MIN_GID: Final = 0x8000_0000
@@ -164,6 +167,14 @@ def check_group(address: Address) -> None:
         raise AddressError(f"{name} is not a group that a node may choose: {rule}")
 
 
+def check_classic_group(address: Address) -> None:
+    """Raise `AddressError`, naming the rule, unless the original may have chosen this group (section 10)."""
+    rule = _malformed(address) or _broken_classic_rule(address)
+    if rule is not None:
+        name = format_host_port(address) if _malformed(address) is None else address.hex()
+        raise AddressError(f"{name} is not a group of the classic profile: {rule}")
+
+
 def scope(address: Address) -> Reach:
     """Return how far a group may be routed by its very address: LINK, SITE or GLOBAL.
 
@@ -228,6 +239,20 @@ def may_answer(answer_to: Address, heard_from: Address, arrived_at: Address) -> 
     return _scope(answer_to).value <= _scope(arrived_at).value
 
 
+def may_answer_classic(answer_to: Address, arrived_at: Address) -> bool:
+    """Decide whether a peer of the classic profile may be answered where it says it listens (section 10).
+
+    Only at a group, of the family and within the scope of the one that its message was sent to. Never raises.
+    """
+    return (
+        not (_malformed(answer_to) or _malformed(arrived_at))
+        and answer_to[0] == arrived_at[0]
+        and _broken_classic_rule(answer_to) is None
+        and _broken_classic_rule(arrived_at) is None
+        and _scope(answer_to).value <= _scope(arrived_at).value
+    )
+
+
 def _head(kind: int, port: int) -> bytes:
     if not 0 <= port <= 0xFFFF:
         raise AddressError(f"{port} is no UDP port: use 1024 to 65535")
@@ -277,6 +302,19 @@ def _broken_rule(address: Address) -> str | None:
     if gid < _MIN_GID:
         return "the low 32 bits of an ff3e group are at least 8000:0000 (RFC 3307)"
     return None
+
+
+def _broken_classic_rule(address: Address) -> str | None:
+    """Name the rule that keeps a well-formed record from being a group of the original's, or of section 5.
+
+    The original drew the low 32 bits of IPv6 groups freely, and wrote prefix lengths up to 128.
+    """
+    rule = _broken_rule(address)
+    if rule is None or address[0] == IPV4 or port(address) < MIN_GROUP_PORT:
+        return rule
+    drawn = address[4:6] == _V6_LEADS[Reach.GLOBAL]
+    prefixed = address[4:7] == _V6_PREFIXED and 1 <= address[7] <= _MAX_CLASSIC_PREFIX
+    return None if drawn or prefixed else rule
 
 
 def _scope(group: Address) -> Reach:
