@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mp2p_core
-from mp2p_core import errors, proto
+from mp2p_core import classic, errors, proto
 from mp2p_core.proto.states import TRANSITIONS, SessionState, diagram
 
 ROOT = Path(mp2p_core.__file__).parent
@@ -98,7 +98,30 @@ def test_the_layer_map_of_the_protocol_names_every_module_and_its_imports_go_dow
     _check_direction("proto.", layers, modules)
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] == "proto"], ids=str)
+def test_the_layer_map_of_the_classic_profile_names_every_module_and_its_imports_go_down() -> None:
+    layers = _layers(classic.__doc__ or "")
+    modules = [path for path in MODULES if path.parts[0] == "classic" and path.name != "__init__.py"]
+    assert {path.stem for path in modules} == layers.keys()
+    _check_direction("classic.", layers, modules)
+
+
+def test_D1_nothing_outside_of_the_classic_profile_leads_into_it() -> None:
+    """So that no program that asked for a session of version 1 can end up with one of the other kind."""
+    for path in MODULES:
+        if path.parts[0] != "classic":
+            assert not [name for name in _imports(path) if name.startswith("mp2p_core.classic")], path
+    assert not [name for name in mp2p_core.__all__ if "classic" in name.lower()]
+
+
+SANS_IO = [
+    path
+    for path in MODULES
+    if path.parts[0] == "proto"
+    or (path.parts[0] == "classic" and path.stem not in ("__init__", "driver", "keys", "place"))
+]
+
+
+@pytest.mark.parametrize("path", SANS_IO, ids=str)
 def test_the_protocol_knows_no_socket_clock_or_loop(path: Path) -> None:
     roots = {name.split(".")[0] for name in _imports(path)}
     assert not roots & BANNED_IN_PROTO

@@ -15,7 +15,7 @@ Layers, lowest first; a module imports only from those before it:
     messages
     peer
     dialing, driver
-    node
+    node, classic
     testing                      needs everything above, nothing needs it
 """
 
