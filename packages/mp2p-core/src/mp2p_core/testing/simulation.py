@@ -10,6 +10,7 @@ One seed gives one run, to the byte. Failures should print `sim.seed`.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,10 @@ class Conditions:
     """Up to this much is added to the delay, so that datagrams overtake each other."""
     coalesce: float = 0.0
     """Share of trains that travel and arrive in one piece, as receive offload delivers them."""
+    rate: float = math.inf
+    """Bytes a second that reach each node, whoever sends them: its last link is the bottleneck."""
+    queue: int = 64_000
+    """Bytes that wait in front of that link; what comes on top is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,10 @@ class SimNode:
     closed: list[ConnectionClosed] = field(default_factory=list)
     sent: list[Datagram] = field(default_factory=list)
     timer_at: float | None = None
+    link_free_at: float = 0.0
+    """When everything that waits for its link, where that has a rate, will have come."""
+    squeezed_out: int = 0
+    """Datagrams that found the queue in front of its link full."""
     on_event: Callable[[object], None] | None = None
     ahead: float = 0.0
     """Seconds by which the node's clock has jumped ahead of the simulation's."""
@@ -359,8 +368,25 @@ class Simulation:
         for node in self.nodes:
             if datagram.destination in (node.group, node.source) and datagram.source != node.source:
                 path = Path(datagram.source, datagram.destination, node.interface)
-                node.endpoint.receive(0, Train(path, (datagram.data,), size), self.local(node))
-                self.flush(node)
+                train = Train(path, (datagram.data,), size)
+                if self.conditions.rate == math.inf:
+                    self._receive(node, train)
+                else:
+                    self._queue(node, train)
+
+    def _queue(self, node: SimNode, train: Train) -> None:
+        """Have a train wait for its turn on a node's link."""
+        rate, size = self.conditions.rate, len(train.buffers[0])
+        begins = max(self.now, node.link_free_at)
+        if (begins - self.now) * rate + size > self.conditions.queue:
+            node.squeezed_out += 1
+            return
+        node.link_free_at = begins + size / rate
+        self.clock.call_at(node.link_free_at, lambda: self._receive(node, train))
+
+    def _receive(self, node: SimNode, train: Train) -> None:
+        node.endpoint.receive(0, train, self.local(node))
+        self.flush(node)
 
     def run(self, duration: float) -> None:
         """Let that much virtual time pass."""
