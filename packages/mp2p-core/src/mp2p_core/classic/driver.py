@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -242,14 +242,17 @@ async def connect_classic(
     remote = place.parse_server(address)
     keys = _keys(key, share_key)
     channel = await place.open(keys, server=False)
-    try:
+    async with AsyncExitStack() as on_failure:
+        on_failure.push_async_callback(channel.aclose)
         client = ClassicClient(
-            keys.identity, server, remote, channel.address,
-            max_datagram_size=channel.max_datagram_size, now=clock(),
-        )  # fmt: skip
-    except BaseException:
-        await channel.aclose()
-        raise
+            keys.identity,
+            server,
+            remote,
+            channel.address,
+            max_datagram_size=channel.max_datagram_size,
+            now=clock(),
+        )
+        on_failure.pop_all()
     driver = _Driver(client, channel, clock)
     async with _running(driver, client):
         with anyio.move_on_after(timeout):
