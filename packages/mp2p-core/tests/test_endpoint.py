@@ -184,7 +184,9 @@ def test_F10_one_key_holds_16_sessions_and_the_oldest_goes() -> None:
     assert len(bench.endpoint.connections()) == c.MAX_SESSIONS_PER_PEER
     closed = [event for event in bench.events if isinstance(event, ConnectionClosed)]
     assert [event.code for event in closed] == [c.CLOSE_EXCESSIVE] * 3
-    assert [event.connection.session.remote_id for event in closed] == [p.receive_id for p in puppets[:3]]
+    assert [event.connection.session.epoch.remote_id for event in closed] == [
+        p.receive_id for p in puppets[:3]
+    ]
 
 
 def test_F10_many_identities_over_time_fill_every_table_to_its_bound_and_no_further() -> None:
@@ -245,6 +247,7 @@ def test_several_targets_are_tried_at_once_and_one_wins() -> None:
     puppet, twin = Puppet(bench.key), Puppet(bench.key, seed=2)
     twin.own, twin.key = puppet.own, puppet.key
     bench.endpoint.add_channel(1, ChannelInfo(bench.group, 1200, lambda *_: True))
+    bench.groups[1] = bench.group
     targets = [(0, bench.group), (1, bench.group)]
     number = bench.endpoint.connect(puppet.key, targets, timestamp=1, timeout=20.0, now=bench.now)
     inits = [(t.channel, t.train.buffers[0]) for t in bench.endpoint.transmits(bench.now)]
@@ -339,7 +342,7 @@ def test_a_responder_asks_for_an_acknowledgement_until_it_has_one() -> None:
     assert [pings(), pings()] == [0, 0]
     session = bench.endpoint.connections()[0].session
     assert session.heard_by_peer
-    assert session.rtt.smoothed < c.INITIAL_RTT, "and it knows the round-trip time"
+    assert session.packer.rtt.smoothed < c.INITIAL_RTT, "and it knows the round-trip time"
 
 
 def test_an_unanswered_call_fails_with_its_stage() -> None:

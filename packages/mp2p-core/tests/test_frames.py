@@ -12,16 +12,23 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto.frames import (
     PING_FRAME,
     Ack,
+    Addr,
     Close,
     Frame,
     Msg,
+    PathChallenge,
+    PathResponse,
     Ping,
     encode_ack,
+    encode_addr,
     encode_close,
     encode_msg,
+    encode_path_challenge,
+    encode_path_response,
     parse_frames_untrusted,
 )
 
+ADDRESS = bytes.fromhex("0600 0400 ff1e 00000000000000000000 8000 0001")
 ACK_OF_7 = bytes.fromhex("02 0000000000000007 0000 00 0001")
 SAMPLES: dict[str, tuple[bytes, Frame]] = {
     "ping": (b"\x01", Ping()),
@@ -34,6 +41,10 @@ SAMPLES: dict[str, tuple[bytes, Frame]] = {
     "close without text": (b"\x03\xff\xff\x00", Close(65535, "")),
     "msg": (b"\x08\x00\x05hello", Msg(b"hello")),
     "empty msg": (b"\x08\x00\x00", Msg(b"")),
+    "path challenge": (b"\x04challeng", PathChallenge(b"challeng")),
+    "path response": (b"\x05challeng", PathResponse(b"challeng")),
+    "addr": (b"\x06\0\0\1\2" + ADDRESS, Addr(258, ADDRESS)),
+    "addr of no other": (b"\x06\xff\xff\xff\xff" + bytes(20), Addr(2**32 - 1, bytes(20))),
 }
 
 
@@ -49,6 +60,9 @@ def test_encoders_write_the_same_bytes() -> None:
     assert encode_close(5, "bye") == SAMPLES["close"][0]
     assert encode_ack([(98, 100), (95, 96), (89, 89)], 0x10 * 64e-6) == SAMPLES["ack"][0]
     assert encode_ack([(0, 0)], 0.0) == SAMPLES["ack of zero"][0]
+    assert encode_path_challenge(b"challeng") == SAMPLES["path challenge"][0]
+    assert encode_path_response(b"challeng") == SAMPLES["path response"][0]
+    assert encode_addr(258, ADDRESS) == SAMPLES["addr"][0]
 
 
 def test_a_packet_holds_frames_in_order_and_padding_anywhere() -> None:
@@ -69,8 +83,13 @@ def test_P6_a_frame_cut_at_any_byte_is_refused(name: str) -> None:
                 parse_frames_untrusted(before + packed[:size])
 
 
-KNOWN = {0x00, 0x01, 0x02, 0x03, 0x08, 0x10, 0x11, 0x14, 0x15, 0x16, 0x17, 0x18}
+KNOWN = {0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x10, 0x11, 0x14, 0x15, 0x16, 0x17, 0x18}
 """Those from 0x10 on are proved in test_stream_frames."""
+
+
+def test_P4_an_address_whose_second_byte_is_not_zero_is_refused() -> None:
+    with pytest.raises(BadPacket, match="addr"):
+        parse_frames_untrusted(encode_addr(1, b"\4\1" + bytes(18)))
 
 
 @pytest.mark.parametrize("kind", sorted(set(range(256)) - KNOWN))

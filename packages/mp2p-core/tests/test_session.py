@@ -28,7 +28,7 @@ from mp2p_core.proto.frames import (
 from mp2p_core.proto.identity import Identity
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
-from mp2p_core.testing.puppet import Bench, Puppet
+from mp2p_core.testing.puppet import Bench, Puppet, one_way
 from mp2p_core.testing.simulation import Datagram
 from mp2p_core.transport import Path
 
@@ -131,7 +131,7 @@ def test_P6_a_frame_cut_at_any_byte_closes_with_code_2(name: str, size: int) -> 
     assert connection.closed.code == c.CLOSE_BAD_FRAME
 
 
-KNOWN = {0x00, 0x01, 0x02, 0x03, 0x08, 0x10, 0x11, 0x14, 0x15, 0x16, 0x17, 0x18}
+KNOWN = {0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x10, 0x11, 0x14, 0x15, 0x16, 0x17, 0x18}
 
 
 @pytest.mark.parametrize("kind", sorted(set(range(256)) - KNOWN))
@@ -378,8 +378,8 @@ def test_H18_the_last_packet_number_is_spent_on_saying_so() -> None:
             path=Path(Puppet.SOURCE), began=0.0, first_number=first, ours=initiator,
         )  # fmt: skip
         return Session(
-            peer=Identity.from_seed(b"p" * 32).public, epoch=epoch, token=b"t" * 16, targets=(), now=0.0,
-            idle_timeout=30.0, max_payload=1200, rekey_after=300.0,
+            peer=Identity.from_seed(b"p" * 32).public, epoch=epoch, token=b"t" * 16, now=0.0,
+            paths=one_way(initiator=initiator), idle_timeout=30.0, max_payload=1200, rekey_after=300.0,
         )  # fmt: skip
 
     session, peer = half(True, keys[0], keys[1], 2**64 - 4), half(False, keys[1], keys[0], 0)
@@ -392,12 +392,12 @@ def test_H18_the_last_packet_number_is_spent_on_saying_so() -> None:
     assert session.state is SessionState.CLOSING
     assert session.close_code == c.CLOSE_KEY_LIMIT
     for packet in out:
-        assert peer.receive_untrusted(packet, Path(Puppet.SOURCE), 0.0) == "data-received"
+        assert peer.receive_untrusted(packet, 0, Path(Puppet.SOURCE), 0.0) == "data-received"
     assert list(peer.received) == [b"0", b"1"]
     assert (peer.state, peer.close_code) == (SessionState.DRAINING, c.CLOSE_KEY_LIMIT)
     late = keys[1].encrypt(bytes(12), b"\x01", b"\x14\0" + b"l" * 8 + bytes(8))
     for _ in range(3):
-        session.receive_untrusted(b"\x14\0" + b"l" * 8 + bytes(8) + late, Path(Puppet.SOURCE), 10.0)
+        session.receive_untrusted(b"\x14\0" + b"l" * 8 + bytes(8) + late, 0, Path(Puppet.SOURCE), 10.0)
         assert session.packets(10.0) == [], "not even a CLOSE is repeated"
 
 

@@ -14,7 +14,7 @@ from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import Identity
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
-from mp2p_core.testing.puppet import Puppet
+from mp2p_core.testing.puppet import Puppet, one_way
 from mp2p_core.transport import Path
 
 PEER = Identity.from_seed(b"m" * 32).public
@@ -47,8 +47,8 @@ class SessionPair(RuleBasedStateMachine):
         self.halves = [
             Half(
                 Session(
-                    peer=PEER, token=b"t" * 16, targets=(), now=self.now, idle_timeout=30.0, max_payload=1200,
-                    rekey_after=300.0, epoch=Epoch(
+                    peer=PEER, token=b"t" * 16, paths=one_way(initiator=initiator), now=self.now,
+                    idle_timeout=30.0, max_payload=1200, rekey_after=300.0, epoch=Epoch(
                         keys=SessionKeys(send, receive, b"h" * 32, b"t" * 16), local_id=b"L" * 8,
                         remote_id=b"L" * 8, channel=0, path=PATH, began=self.now, ours=initiator,
                     ),
@@ -102,7 +102,7 @@ class SessionPair(RuleBasedStateMachine):
         half, number = self.halves[which], int.from_bytes(packet[10:18], "big")
         fresh = number not in half.taken and number > half.highest - c.REPLAY_WINDOW
         closed = half.session.state is SessionState.CLOSED
-        outcome = half.session.receive_untrusted(packet, PATH, self.now)
+        outcome = half.session.receive_untrusted(packet, 0, PATH, self.now)
         assert outcome == ("data-replayed" if not fresh else "data-unknown" if closed else "data-received")
         if fresh:
             half.taken.add(number)
@@ -124,7 +124,7 @@ class SessionPair(RuleBasedStateMachine):
             half.session.packer.rtt.smoothed,
             half.session.path,
         )
-        outcome = half.session.receive_untrusted(edited, PATH._replace(interface=9), self.now)
+        outcome = half.session.receive_untrusted(edited, 0, PATH._replace(interface=9), self.now)
         assert outcome in ("data-forged", "data-replayed") or at in (0, 1)
         if at == 0:
             return  # the type byte is the endpoint's to look at: here it is only associated data
@@ -201,7 +201,7 @@ class SessionPair(RuleBasedStateMachine):
                 self.be_on_time(which)
                 self.flush(which)
                 for to, packet in self.flight:
-                    self.halves[to].session.receive_untrusted(packet, PATH, self.now)
+                    self.halves[to].session.receive_untrusted(packet, 0, PATH, self.now)
                     self.collect(self.halves[to])
                 self.flight.clear()
             self.now += 0.05

@@ -87,7 +87,7 @@ class ForgedData(Flood):
         return Datagram(
             self.friend.source,
             self.server.group,
-            wire.data_header(session.local_id, n) + self.sim.random_bytes(40),
+            wire.data_header(session.epoch.local_id, n) + self.sim.random_bytes(40),
         )
 
 

@@ -38,7 +38,7 @@ def shake_hands(seed: int, conditions: Conditions) -> None:
     )
     ours, theirs = a.connected[0].session, b.accepted[0].session
     assert ours.handshake_hash == theirs.handshake_hash, "the same transcript"
-    assert (ours.local_id, ours.remote_id) == (theirs.remote_id, theirs.local_id)
+    assert (ours.epoch.local_id, ours.epoch.remote_id) == (theirs.epoch.remote_id, theirs.epoch.local_id)
     assert (a.connected[0].peer, b.accepted[0].peer) == (b.key, a.key)
     sim.run(1.0)
     assert len(a.connected) == len(b.accepted) == 1, "one session"

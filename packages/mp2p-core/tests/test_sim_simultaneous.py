@@ -351,4 +351,4 @@ def test_H10_the_peers_superseded_ends_one_session_only() -> None:
     bench.feed(calling.seal(b"\x01"))
     bench.feed(calling.seal(encode_close(c.CLOSE_SUPERSEDED, "")))
     (connection,) = bench.endpoint.connections()
-    assert [session.remote_id for session in connection.sessions] == [answering.receive_id]
+    assert [session.epoch.remote_id for session in connection.sessions] == [answering.receive_id]

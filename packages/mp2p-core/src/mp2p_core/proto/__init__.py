@@ -6,12 +6,12 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     constants
     addresses, buckets, congestion, edwards, frames, noise_suite, pacing, parts, pmtu, ranges, replay, rtt
     states, target, timers, transmit, wire
-    acks, cookies, flow, identity, noise, recovery, sizer
-    receive_stream, send_stream
+    acks, cookies, flow, identity, noise, recovery, routes, sizer
+    paths, receive_stream, send_stream
     stream_table
     streams
     epoch, packing
-    epochs
+    epochs, roaming
     session
     connection
     events, initiator

@@ -57,6 +57,7 @@ __all__ = [
     "random_group_v6",
     "random_prefix_group",
     "scope",
+    "unspecified",
 ]
 
 # Specification constants (section 5).
@@ -251,6 +252,14 @@ def may_answer_classic(answer_to: Address, arrived_at: Address) -> bool:
         and _broken_classic_rule(arrived_at) is None
         and _scope(answer_to).value <= _scope(arrived_at).value
     )
+
+
+def unspecified(address: Address) -> Address:
+    """Return the record of the same kind that names nobody: "not heard from" for an address policy.
+
+    0.0.0.0 or :: with port 0; zeros after the kind for a transport's own addresses.
+    """
+    return address[:1] + bytes(3) + (_MAPPED + bytes(4) if address[0] == IPV4 else bytes(16))
 
 
 def _head(kind: int, port: int) -> bytes:

@@ -9,17 +9,18 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.epoch import Epoch
 from mp2p_core.proto.initiator import Answered, Attempt, Dial
+from mp2p_core.proto.paths import Paths
 from mp2p_core.proto.session import Session
-from mp2p_core.proto.target import Target
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.initiator import Outgoing
     from mp2p_core.proto.noise_suite import Suite
-    from mp2p_core.proto.responder import ChannelInfo
+    from mp2p_core.proto.routes import PathRules
+    from mp2p_core.proto.target import Target
     from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Calls", "Settled"]
@@ -40,7 +41,7 @@ class Calls:
     def __init__(
         self,
         identity: Identity,
-        channels: Mapping[int, ChannelInfo],
+        rules: PathRules,
         *,
         random: RandomBytes,
         suite: Suite,
@@ -49,7 +50,7 @@ class Calls:
         now: float,
     ) -> None:
         self._identity = identity
-        self._channels = channels
+        self._rules = rules
         self._random = random
         self._suite = suite
         self._idle_timeout = idle_timeout
@@ -73,7 +74,7 @@ class Calls:
             raise UsageError("nothing to connect to: give at least one address of the peer")
         if peer == self._identity.public:
             raise UsageError("this contact is the node's own key: a node does not connect to itself")
-        ways = [self._target(number, address) for number, address in targets]
+        ways = [self._rules.target(number, address) for number, address in targets]
         return self._dial(peer, ways, timestamp, timeout, now)
 
     def renew(self, session: Session, now: float) -> Dial | None:
@@ -83,14 +84,14 @@ class Calls:
         """
         if any(dial.session is session for dial in self):
             return None
-        here = self._target(session.channel, session.path.remote)
-        ways = list(dict.fromkeys([here, *session.targets])) if session.fading else [here]
+        here = session.roaming.paths.current.target
+        ways = (
+            list(dict.fromkeys([here, *session.roaming.paths.targets()]))
+            if session.roaming.fading
+            else [here]
+        )
         timestamp = self._epoch_us + int((now - self._began) * 1e6)
         return self._dial(session.peer, ways, timestamp, c.HANDSHAKE_BUDGET, now, session)
-
-    def _target(self, number: int, address: Address) -> Target:
-        channel = self._channels[number]
-        return Target(number, address, channel.address, channel.max_payload)
 
     def _dial(
         self,
@@ -104,7 +105,7 @@ class Calls:
         self._last += 1
         return Dial(
             self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, suite=self._suite,
-            timeout=timeout, now=now, session=session, anew=session is None or session.fading,
+            timeout=timeout, now=now, session=session, anew=session is None or session.roaming.fading,
         )  # fmt: skip
 
     def advance(self, dial: Dial, now: float) -> list[Outgoing]:
@@ -162,13 +163,11 @@ class Calls:
         epoch = self._epoch(dial, answered, path, now)
         if attempt.token is not None:
             return Settled(dial, epoch=epoch)
-        return Settled(dial, session=self._session(dial, answered, epoch, now))
+        return Settled(dial, session=self._session(dial, answered, epoch, path, now))
 
     def _epoch(self, dial: Dial, answered: Answered, path: Path, now: float) -> Epoch:
         payload, attempt = answered.payload, answered.attempt
         renewed = dial.session if attempt.token is not None else None
-        # The RESP may name another address for DATA; using it needs path validation. Until then DATA goes
-        # where the INIT went (row R6: no victim can be named).
         return Epoch(
             keys=answered.keys, local_id=attempt.receive_id, remote_id=payload.receive_id,
             channel=attempt.target.channel, path=Path(attempt.target.address, None, path.interface),
@@ -177,13 +176,16 @@ class Calls:
             preferred=self._identity.public.raw < dial.peer.raw, timestamp=attempt.timestamp,
         )  # fmt: skip
 
-    def _session(self, dial: Dial, answered: Answered, epoch: Epoch, now: float) -> Session:
-        payload = answered.payload
+    def _session(self, dial: Dial, answered: Answered, epoch: Epoch, path: Path, now: float) -> Session:
+        payload, target = answered.payload, answered.attempt.target
+        paths = Paths(self._rules, target, (each.target for each in dial.attempts), initiator=True)
+        # DATA goes where the INIT went until the address that the RESP names is proved (row R6).
+        if payload.address not in (target.address, wire.NO_ADDRESS):
+            paths.prefer_untrusted(payload.address, target.channel, path._replace(local=target.address))
         return Session(
-            peer=dial.peer, epoch=epoch, token=payload.token, now=now, rekey_after=c.REKEY_AFTER,
-            targets=[attempt.target for attempt in dial.attempts],
+            peer=dial.peer, epoch=epoch, token=payload.token, now=now, rekey_after=c.REKEY_AFTER, paths=paths,
             idle_timeout=min(self._idle_timeout, payload.idle_timeout_ms / 1000), rtt=answered.rtt,
-            max_payload=min(payload.max_payload, answered.attempt.target.max_payload),
+            max_payload=min(payload.max_payload, target.max_payload),
             large=bool(payload.capabilities & c.CAPABILITY_PARTS),
         )  # fmt: skip
 

@@ -93,6 +93,28 @@ INITIATOR_DH_RATE: Final = 20.0
 SILENT_AFTER_PROBES: Final = 3
 """Probe timeouts in a row after which a peer gets a new INIT, on every way to it that is known."""
 
+PATHS_AFTER_PROBES: Final = 2
+"""Probe timeouts in a row after which every other way to the peer is asked, and every interface used. One is
+common on a lossy network."""
+
+PATH_FRESH: Final = 5.0
+"""A way that answered a challenge so recently is taken without asking again."""
+PATH_SETTLE: Final = 1.0
+"""Age of a session, or of a way, at which it is asked for the first time: most sessions end before."""
+CHALLENGE_WAITS: Final = (0.25, 0.5, 1.25)
+"""Waits after each PATH_CHALLENGE; an answer after the last one comes too late."""
+CHALLENGE_RATE_ADDRESS: Final = 10.0
+CHALLENGE_RATE_ALL: Final = 2000.0
+"""Packets a second to an address that a peer has named and that has not answered yet, over all sessions; and to
+all of them."""
+UNPROVED_FACTOR: Final = 3
+"""Bytes sent to such an address for each byte authenticated since (RFC 9000, section 8.1)."""
+MAX_NAMED_ADDRESSES: Final = 8
+"""Addresses kept that a peer has named, per session, and named to a peer."""
+FOLLOW_PAUSE: Final = 1.0
+"""Between changes of path by which the side that connected follows the other one. That one waits for nothing, so
+that two sides that follow each other meet."""
+
 RETRY_SPACING: Final = 5.0
 """Between such handshakes, and between those for new keys."""
 

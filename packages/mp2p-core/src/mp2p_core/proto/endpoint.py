@@ -11,7 +11,7 @@ No exception leaves it for anything that a stranger sent: such datagrams end as 
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -26,6 +26,7 @@ from mp2p_core.proto.lifecycle import Lifecycle
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
 from mp2p_core.proto.parts import PART_HEADER_SIZE, parse_part_untrusted, split_untrusted
 from mp2p_core.proto.responder import Access, ChannelInfo, Responder
+from mp2p_core.proto.routes import PathRules
 from mp2p_core.proto.states import SessionState
 from mp2p_core.proto.transmit import Transmit, trains
 from mp2p_core.transport import Address, Path, RandomBytes, Train
@@ -59,11 +60,14 @@ class Endpoint:
     ) -> None:
         """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970."""
         self._channels: dict[int, ChannelInfo] = {}
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        rules = PathRules(self._channels, random=random, counters=self._counters, now=now)
         connections = ConnectionTable()
         self._responder = Responder(
             identity,
             access,
             connections.session,
+            rules,
             random=random,
             suite=suite,
             idle_timeout=idle_timeout,
@@ -71,7 +75,7 @@ class Endpoint:
         )
         self._calls = Calls(
             identity,
-            self._channels,
+            rules,
             random=random,
             suite=suite,
             idle_timeout=idle_timeout,
@@ -79,10 +83,11 @@ class Endpoint:
             now=now,
         )
         self._connections = connections
-        self._life = life = Lifecycle(identity.public, connections, self._responder, self._calls)
+        self._life = life = Lifecycle(
+            identity.public, connections, self._responder, self._calls, self._counters
+        )
         self._sessions = life.sessions
         self._dirty = life.dirty
-        self._counters = life.counters
         self._outgoing: deque[Outgoing] = deque()
 
     @property
@@ -100,8 +105,12 @@ class Endpoint:
         }
 
     def add_channel(self, number: int, info: ChannelInfo) -> None:
-        """Make a channel known under a number of the caller's choice."""
+        """Make a channel known under a number of the caller's choice, and tell peers of it."""
         self._channels[number] = replace(info, max_payload=min(info.max_payload, 0xFFFF))
+        for session in dict.fromkeys(self._sessions.values()):
+            if session.state is SessionState.OPEN:
+                session.roaming.announce()
+                self._dirty[session] = None
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -120,9 +129,9 @@ class Endpoint:
                 if session is None:
                     self._counters["data-unknown"] += 1
                 else:
-                    self._receive_data(session, datagram, path, now)
+                    self._receive_data(session, datagram, channel, path, now)
             elif kind == _PART:
-                self._receive_part(datagram, path, now)
+                self._receive_part(datagram, channel, path, now)
             elif kind == _INIT and (refusal := self._responder.screen_untrusted(datagram)) is not None:
                 self._counters[refusal] += 1
             else:
@@ -140,11 +149,11 @@ class Endpoint:
                 self._counters["data-unknown"] += 1
             else:
                 before = session.state
-                outcome = session.receive_whole_untrusted(header, body, path, now)
+                outcome = session.receive_whole_untrusted(header, body, channel, path, now)
                 self._life.parts.drop(header[2], header[3])  # some of them may have come before, one by one
                 self._took_data(session, before, outcome, now)
 
-    def _receive_part(self, datagram: bytes, path: Path, now: float) -> None:
+    def _receive_part(self, datagram: bytes, channel: int, path: Path, now: float) -> None:
         try:
             header = parse_part_untrusted(datagram)
         except BadPacket as reason:
@@ -162,11 +171,12 @@ class Endpoint:
             self._counters["part-received"] += 1
             return
         before = session.state
-        self._took_data(session, before, session.receive_whole_untrusted(header, whole, path, now), now)
+        outcome = session.receive_whole_untrusted(header, whole, channel, path, now)
+        self._took_data(session, before, outcome, now)
 
-    def _receive_data(self, session: Session, datagram: bytes, path: Path, now: float) -> None:
+    def _receive_data(self, session: Session, datagram: bytes, channel: int, path: Path, now: float) -> None:
         before = session.state
-        self._took_data(session, before, session.receive_untrusted(datagram, path, now), now)
+        self._took_data(session, before, session.receive_untrusted(datagram, channel, path, now), now)
 
     def _took_data(self, session: Session, before: SessionState, outcome: str, now: float) -> None:
         self._counters[outcome] += 1
@@ -231,10 +241,10 @@ class Endpoint:
         """Ask the peer of a session for new keys."""
         session.epochs.rekey_at = now + c.RETRY_SPACING
         connection = session.connection
-        if session.fading and connection is not None and connection.session is not session:
+        if session.roaming.fading and connection is not None and connection.session is not session:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
         if (dial := self._calls.renew(session, now)) is not None:
-            session.searching = session.fading
+            session.searching = session.roaming.fading
             self._advance(dial, now)
             self._counters["rekeys-begun"] += 1
 
@@ -276,6 +286,9 @@ class Endpoint:
                 self._life.after_change(session, now)
                 self._life.timers.schedule(session)
             out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
+            for channel, path, (buffers, size) in session.roaming.packets:
+                out.append(Transmit(channel, Train(path, buffers, size)))
+            session.roaming.packets.clear()
         return out
 
     def timeout(self) -> float | None:

@@ -4,14 +4,15 @@
     01 PING
     02 ACK    largest u64 | delay u16 (64 us) | n u8 <= 32 | first u16 | n x (gap u16, count u16)
     03 CLOSE  code u16 | len u8 | text
+    04 PATH_CHALLENGE 8 bytes        05 PATH_RESPONSE the same 8 bytes
+    06 ADDR   sequence u32 | address record 20
     08 MSG    len u16 | bytes
     10 STREAM id u32 | offset u64 | len u32 | bytes         11 the same, and the end of the stream
     14 RESET  id u32 | code u16 | final u64
     15 STOP   id u32 | code u16
     16 MAX_DATA u64    17 MAX_STREAM id u32 | u64    18 MAX_STREAMS u32
 
-The types 04 to 06 (path change) and 20 (group repair) have their numbers and no code yet: like any unknown
-type they close the session with code 2.
+Type 20 (group repair) has its number and no code yet: like any unknown type it closes the session with code 2.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "MAX_STREAM",
     "MAX_STREAMS",
     "MSG_OVERHEAD",
+    "PATH_FRAMES",
     "PING_FRAME",
     "RESET",
     "STOP",
@@ -35,23 +37,30 @@ __all__ = [
     "STREAM_LAST",
     "STREAM_OVERHEAD",
     "Ack",
+    "Addr",
     "Close",
     "Frame",
     "MaxData",
     "MaxStreamData",
     "MaxStreams",
     "Msg",
+    "PathChallenge",
+    "PathFrame",
+    "PathResponse",
     "Ping",
     "ResetStream",
     "StopSending",
     "StreamData",
     "StreamFrame",
     "encode_ack",
+    "encode_addr",
     "encode_close",
     "encode_max_data",
     "encode_max_stream",
     "encode_max_streams",
     "encode_msg",
+    "encode_path_challenge",
+    "encode_path_response",
     "encode_reset",
     "encode_stop",
     "encode_stream_head",
@@ -62,6 +71,9 @@ _PADDING: Final = 0x00
 _PING: Final = 0x01
 _ACK: Final = 0x02
 _CLOSE: Final = 0x03
+_PATH_CHALLENGE: Final = 0x04
+_PATH_RESPONSE: Final = 0x05
+_ADDR: Final = 0x06
 _MSG: Final = 0x08
 STREAM: Final = 0x10
 STREAM_LAST: Final = 0x11
@@ -79,6 +91,8 @@ _MAX_CLOSE_TEXT: Final = 255
 _ACK_HEAD = struct.Struct(">BQHBH")
 _ACK_RANGE = struct.Struct(">HH")
 _CLOSE_HEAD = struct.Struct(">BHB")
+_PATH = struct.Struct(">B8s")
+_ADDR_FRAME = struct.Struct(">BI20s")
 _MSG_HEAD = struct.Struct(">BH")
 _STREAM_HEAD = struct.Struct(">BIQI")
 _RESET = struct.Struct(">BIHQ")
@@ -107,6 +121,25 @@ class Close(NamedTuple):
 
     code: int
     reason: str
+
+
+class PathChallenge(NamedTuple):
+    """Asks whether the address that it was sent to is the peer's: eight random bytes."""
+
+    data: bytes
+
+
+class PathResponse(NamedTuple):
+    """Sends back what a challenge brought."""
+
+    data: bytes
+
+
+class Addr(NamedTuple):
+    """Another address of the sender's; all of one sequence number are one list, and the highest number counts."""
+
+    sequence: int
+    address: bytes
 
 
 class Msg(NamedTuple):
@@ -159,7 +192,9 @@ class MaxStreams(NamedTuple):
 
 
 StreamFrame: TypeAlias = StreamData | ResetStream | StopSending | MaxData | MaxStreamData | MaxStreams
-Frame: TypeAlias = Ping | Ack | Close | Msg | StreamFrame
+PathFrame: TypeAlias = PathChallenge | PathResponse | Addr
+PATH_FRAMES: Final = (PathChallenge, PathResponse, Addr)
+Frame: TypeAlias = Ping | Ack | Close | Msg | PathFrame | StreamFrame
 _THE_PING = Ping()
 
 
@@ -172,6 +207,21 @@ def encode_close(code: int, reason: str) -> bytes:
     """Encode a CLOSE; a long reason is cut at 255 bytes, never inside a character."""
     text = reason.encode(errors="replace")[:_MAX_CLOSE_TEXT].decode(errors="ignore").encode()
     return _CLOSE_HEAD.pack(_CLOSE, code, len(text)) + text
+
+
+def encode_path_challenge(data: bytes) -> bytes:
+    """Encode a PATH_CHALLENGE of 8 bytes."""
+    return _PATH.pack(_PATH_CHALLENGE, data)
+
+
+def encode_path_response(data: bytes) -> bytes:
+    """Encode a PATH_RESPONSE of 8 bytes."""
+    return _PATH.pack(_PATH_RESPONSE, data)
+
+
+def encode_addr(sequence: int, address: bytes) -> bytes:
+    """Encode an ADDR: an address record, or zeros for "no other"."""
+    return _ADDR_FRAME.pack(_ADDR, sequence, address)
 
 
 def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
@@ -258,6 +308,17 @@ def _parse_ack_untrusted(payload: bytes, at: int) -> tuple[Ack, int]:
     return Ack(tuple(ranges), units * ACK_DELAY_UNIT), at
 
 
+def _parse_path_untrusted(kind: int, payload: bytes, at: int) -> tuple[PathFrame, int]:
+    """Read a PATH_CHALLENGE, PATH_RESPONSE or ADDR."""
+    if kind != _ADDR:
+        data = _PATH.unpack_from(payload, at)[1]
+        return (PathChallenge(data) if kind == _PATH_CHALLENGE else PathResponse(data)), at + _PATH.size
+    _, sequence, address = _ADDR_FRAME.unpack_from(payload, at)
+    if address[1]:
+        raise BadPacket("addr")
+    return Addr(sequence, address), at + _ADDR_FRAME.size
+
+
 def parse_frames_untrusted(payload: bytes) -> list[Frame]:
     """Read all frames of a packet, in order; PADDING is passed over.
 
@@ -298,6 +359,9 @@ def parse_frames_untrusted(payload: bytes) -> list[Frame]:
                     raise BadPacket("close cut")
                 frames.append(Close(code, payload[at : at + length].decode(errors="replace")))
                 at += length
+            elif _PATH_CHALLENGE <= kind <= _ADDR:
+                path_frame, at = _parse_path_untrusted(kind, payload, at)
+                frames.append(path_frame)
             else:
                 frame, at = _parse_credit_untrusted(kind, payload, at)
                 frames.append(frame)

@@ -6,7 +6,7 @@ something to send, and when to look at which again.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from mp2p_core.proto import constants as c
@@ -17,6 +17,8 @@ from mp2p_core.proto.states import SessionState
 from mp2p_core.proto.timers import Timers
 
 if TYPE_CHECKING:
+    from collections import defaultdict
+
     from mp2p_core.proto.calls import Calls, Settled
     from mp2p_core.proto.epoch import Epoch
     from mp2p_core.proto.identity import PublicKey
@@ -34,7 +36,12 @@ class Lifecycle:
                  "sessions", "timers")  # fmt: skip
 
     def __init__(
-        self, own: PublicKey, connections: ConnectionTable, responder: Responder, calls: Calls
+        self,
+        own: PublicKey,
+        connections: ConnectionTable,
+        responder: Responder,
+        calls: Calls,
+        counters: defaultdict[str, int],
     ) -> None:
         self._own = own
         self._responder = responder
@@ -49,7 +56,7 @@ class Lifecycle:
         self.dirty: dict[Session, None] = {}
         """Those that may have something to send."""
         self.events: list[ev.Event] = []
-        self.counters: defaultdict[str, int] = defaultdict(int)
+        self.counters = counters
 
     def sizes(self) -> dict[str, int]:
         """Return how many entries each table holds."""

@@ -45,6 +45,7 @@ class _Content(NamedTuple):
     """What to do about a packet once it is known to be there, or not to be."""
 
     pings: tuple[int, ...]
+    announced: bytes
     streams: Sequence[Sent]
     datagrams: int
     largest: int
@@ -55,9 +56,9 @@ class Packer:
     """The sending half of a connection's packet-number space."""
 
     __slots__ = (
-        "_congestion", "_large", "_limit", "_limited_to", "_messages", "_messages_turn", "_pacer", "_pings",
-        "_pings_due", "_pmtu", "_probes", "_recovery", "_sizer", "acks", "answered_pings", "datagram",
-        "messages_dropped", "next_number", "packets_lost", "rtt", "streams",
+        "_announced", "_congestion", "_large", "_limit", "_limited_to", "_messages", "_messages_turn", "_pacer",
+        "_pings", "_pings_due", "_pmtu", "_probes", "_recovery", "_sizer", "_to_announce", "acks", "answered_pings",
+        "datagram", "messages_dropped", "next_number", "packets_lost", "rtt", "streams",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +88,7 @@ class Packer:
         # Attack: a peer that acknowledges nothing, so that the window stays shut. Bounded like a socket's buffer.
         self._messages: deque[bytes] = deque()
         self._messages_turn = True
+        self._announced = self._to_announce = b""
         self._pings: list[int] = []
         self._pings_due = 0
         self._probes = 0
@@ -104,6 +106,11 @@ class Packer:
         """Ask for an acknowledgement at once; numbers come back in `answered_pings`."""
         self._pings.extend(numbers)
         self._pings_due = max(self._pings_due, 1)
+
+    def announce(self, frames: bytes) -> None:
+        """Send frames that fit in half a datagram, and again when they are lost, until others take their place."""
+        self._announced = self._to_announce = frames
+        self.ping()
 
     def take_over(self, spare: Packer) -> None:
         """Send what another packer has queued and not sent, streams apart."""
@@ -167,6 +174,8 @@ class Packer:
                 continue
             content: _Content = packet.content
             self.streams.lost(content.streams)
+            if content.announced and content.announced is self._announced:
+                self.announce(content.announced)
             if packet.number < self._recovery.path_from:
                 continue
             self._congestion.lost(packet.at, now)
@@ -225,6 +234,10 @@ class Packer:
             self._pings_due -= 1
             buffers.append(PING_FRAME)
             room -= 1
+        if announced := self._to_announce:
+            self._to_announce = b""
+            buffers.append(announced)
+            room -= len(announced)
         sent: Sequence[Sent] = ()
         if may_send:
             before = len(buffers)
@@ -238,7 +251,7 @@ class Packer:
             step = self.datagram - PART_HEADER_SIZE
             datagrams = -(-(len(plaintext) + c.TAG_SIZE) // step)
         if eliciting:
-            self._note(len(plaintext), sent, datagrams, now)
+            self._note(len(plaintext), announced, sent, datagrams, now)
         self.next_number += 1
         return Plaintext(plaintext, datagrams)
 
@@ -283,12 +296,12 @@ class Packer:
         self.next_number += 1
         return Plaintext(plaintext, 1)
 
-    def _note(self, length: int, sent: Sequence[Sent], datagrams: int, now: float) -> None:
+    def _note(self, length: int, announced: bytes, sent: Sequence[Sent], datagrams: int, now: float) -> None:
         if datagrams == 1:
             largest = size = length + c.DATA_MIN_SIZE
         else:
             largest, size = self.datagram, length + datagrams * PART_HEADER_SIZE + c.TAG_SIZE
-        self._sent(size, _Content(tuple(self._pings), sent, datagrams, largest), now)
+        self._sent(size, _Content(tuple(self._pings), announced, sent, datagrams, largest), now)
         self._pings.clear()
         if self._probes:
             self._probes -= 1

@@ -17,8 +17,9 @@ from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.proto.initiator import Outgoing, prologue
 from mp2p_core.proto.noise import IK, HandshakeState
+from mp2p_core.proto.paths import Paths
+from mp2p_core.proto.routes import PathRules
 from mp2p_core.proto.session import Session
-from mp2p_core.proto.target import Target
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Responder:
         identity: Identity,
         access: Access,
         find: Callable[[PublicKey, bytes], Session | None],
+        rules: PathRules,
         *,
         random: RandomBytes,
         suite: Suite,
@@ -92,6 +94,7 @@ class Responder:
         self._identity = identity
         self._access = access
         self._find = find
+        self._rules = rules
         self._random = random
         self._suite = suite
         self._idle_timeout = idle_timeout
@@ -281,7 +284,10 @@ class Responder:
             return Answer(outgoing, None, renewed, epoch)
         session = Session(
             peer=peer, epoch=epoch, token=token, now=now, idle_timeout=self._idle_timeout,
-            targets=(Target(number, path.remote, channel.address, channel.max_payload),),
+            paths=Paths(
+                self._rules, self._rules.target(number, path.remote), initiator=False,
+                by_source=payload.return_address == wire.NO_ADDRESS,
+            ),
             rekey_after=c.REKEY_AFTER_RESPONDER * (1 + self._random(1)[0] / 2560),
             max_payload=min(payload.max_payload, channel.max_payload),
             large=bool(payload.capabilities & c.CAPABILITY_PARTS),

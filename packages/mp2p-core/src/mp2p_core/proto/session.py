@@ -14,22 +14,29 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.epochs import Epochs
 from mp2p_core.proto.flow import StreamError
-from mp2p_core.proto.frames import MSG_OVERHEAD, Ack, Close, Msg, Ping, encode_close, parse_frames_untrusted
+from mp2p_core.proto.frames import (
+    MSG_OVERHEAD,
+    PATH_FRAMES,
+    Ack,
+    Close,
+    Msg,
+    Ping,
+    encode_close,
+    parse_frames_untrusted,
+)
 from mp2p_core.proto.packing import Packer
 from mp2p_core.proto.parts import part_header
 from mp2p_core.proto.replay import ReplayWindow
+from mp2p_core.proto.roaming import Roaming
 from mp2p_core.proto.states import SessionState, step
 from mp2p_core.proto.wire import data_packet_number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.epoch import Epoch, Packet
     from mp2p_core.proto.identity import PublicKey
     from mp2p_core.proto.parts import PartHeader
-    from mp2p_core.proto.rtt import RoundTrip
-    from mp2p_core.proto.target import Target
+    from mp2p_core.proto.paths import Paths
     from mp2p_core.transport import Path
 
 __all__ = ["Session"]
@@ -49,9 +56,9 @@ class Session:
 
     __slots__ = (
         "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard", "_probed", "_stale",
-        "_window", "began", "channel", "close_code", "close_reason", "connection", "epochs", "handshake_time",
-        "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at", "packer", "path", "peer", "queued",
-        "received", "searching", "state", "targets", "token",
+        "_window", "began", "close_code", "close_reason", "connection", "epochs", "handshake_time",
+        "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at", "packer", "peer",
+        "queued", "received", "roaming", "searching", "state", "token",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +67,7 @@ class Session:
         peer: PublicKey,
         epoch: Epoch,
         token: bytes,
-        targets: Sequence[Target],
+        paths: Paths,
         now: float,
         idle_timeout: float,
         max_payload: int,
@@ -71,14 +78,10 @@ class Session:
         self.peer = peer
         self.token = token
         """Names the connection in a handshake for new keys."""
-        self.targets = targets
-        """The ways to the peer: where it answered, and where else it may listen."""
         self.initiator = initiator = epoch.ours
         self.epochs = Epochs(epoch, rekey_after)
         self.searching = False
         """Whether a handshake looks for the peer because it has gone silent."""
-        self.channel = epoch.channel
-        self.path = epoch.path
         self.began = epoch.began
         self.handshake_time = now - epoch.began
         self.idle_timeout = idle_timeout
@@ -102,6 +105,7 @@ class Session:
             first_number=epoch.first_number,
             now=now,
         )
+        self.roaming = Roaming(paths, self.packer, epoch.path)
         if initiator:
             self.packer.ping()  # DATA 0 asks for an acknowledgement: the key confirmation
         self._confirm_step = 0
@@ -119,19 +123,14 @@ class Session:
         return self.epochs.current
 
     @property
-    def local_id(self) -> bytes:
-        """The id that the peer puts on packets for us under the present keys."""
-        return self.epoch.local_id
+    def channel(self) -> int:
+        """The channel that it sends over."""
+        return self.roaming.channel
 
     @property
-    def remote_id(self) -> bytes:
-        """The id that we put on packets for the peer under the present keys."""
-        return self.epoch.remote_id
-
-    @property
-    def rtt(self) -> RoundTrip:
-        """The round-trip time."""
-        return self.packer.rtt
+    def path(self) -> Path:
+        """Where it sends."""
+        return self.roaming.path
 
     @property
     def handshake_hash(self) -> bytes:
@@ -150,7 +149,7 @@ class Session:
 
     # --- receiving ----------------------------------------------------------------------------------
 
-    def receive_untrusted(self, datagram: bytes, path: Path, now: float) -> str:
+    def receive_untrusted(self, datagram: bytes, channel: int, path: Path, now: float) -> str:
         """Open a DATA packet that carries this session's id; returns the name of the counter to raise.
 
         Rule 1 of the protocol: until the AEAD has opened, nothing changes.
@@ -161,7 +160,8 @@ class Session:
         if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number):
             return "data-replayed"
         epoch = self.epochs[datagram[2:10]]
-        return self._open_untrusted(epoch, number, datagram[_HEADER_END:], datagram[:_HEADER_END], path, now)
+        header = datagram[:_HEADER_END]
+        return self._open_untrusted(epoch, number, datagram[_HEADER_END:], header, channel, path, now)
 
     def refuses_part(self, header: PartHeader) -> str | None:
         """Name the counter to raise for a part that is not worth keeping; None for others.
@@ -173,16 +173,26 @@ class Session:
         number = header[3]
         return "data-replayed" if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number) else None
 
-    def receive_whole_untrusted(self, header: PartHeader, sealed: bytes, path: Path, now: float) -> str:
+    def receive_whole_untrusted(
+        self, header: PartHeader, sealed: bytes, channel: int, path: Path, now: float
+    ) -> str:
         """Open a large packet all of whose parts are there; returns the counter to raise."""
         if (refusal := self.refuses_part(header)) is not None:
             return refusal
         _, count, local_id, number = header
         epoch = self.epochs[local_id]
-        return self._open_untrusted(epoch, number, sealed, part_header(local_id, number, count), path, now)
+        associated = part_header(local_id, number, count)
+        return self._open_untrusted(epoch, number, sealed, associated, channel, path, now)
 
     def _open_untrusted(
-        self, epoch: Epoch, number: int, sealed: bytes, associated: bytes, path: Path, now: float
+        self,
+        epoch: Epoch,
+        number: int,
+        sealed: bytes,
+        associated: bytes,
+        channel: int,
+        path: Path,
+        now: float,
     ) -> str:
         payload = epoch.open_untrusted(number, sealed, associated)
         if payload is None:
@@ -195,20 +205,24 @@ class Session:
             if self.state in (SessionState.HALF_OPEN, SessionState.CONFIRMING):
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
+                self.roaming.opened(now)
         self._heard = now
         if self.epochs.opened(epoch, now):
             self._follow_keys(now)
         if number > highest and path.interface != self.path.interface:
-            # Heard on another interface: answer there. The peer's address stays, so nobody else is aimed at.
-            self.path = self.path._replace(interface=path.interface)
-        self._read_frames(payload, number, highest, now)
+            self.roaming.heard_on(channel, path)
+        self._read_frames(payload, number, highest, channel, path, now)
+        self.roaming.paths.heard += len(sealed) + _HEADER_END
         return "data-received"
 
-    def _read_frames(self, payload: bytes, number: int, highest: int, now: float) -> None:
+    def _read_frames(
+        self, payload: bytes, number: int, highest: int, channel: int, path: Path, now: float
+    ) -> None:
         packer = self.packer
         eliciting = at_once = False
         try:
-            for frame in parse_frames_untrusted(payload):
+            frames = parse_frames_untrusted(payload)
+            for frame in frames:
                 if isinstance(frame, Msg):
                     eliciting = True
                     self.received.append(frame.data)
@@ -219,6 +233,9 @@ class Session:
                     eliciting = at_once = True
                 elif isinstance(frame, Close):
                     self._peer_closed(frame, now)
+                elif isinstance(frame, PATH_FRAMES):
+                    if self.state is _OPEN:
+                        self.roaming.read_untrusted(frame, channel, path, now)
                 else:
                     eliciting = True
                     packer.streams.receive_untrusted(frame, now)
@@ -233,6 +250,8 @@ class Session:
             # A responder asks in turn: it learns when the peer has heard it, and the round-trip time.
             packer.ping()
         packer.acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
+        if number > highest and self.state is _OPEN:
+            self.roaming.follow_untrusted(frames, channel, path, now)
         if self.state is SessionState.CLOSING and now >= self._close_sent + packer.rtt.smoothed:
             self._close_due = True
 
@@ -265,7 +284,10 @@ class Session:
         self._closed_until = now + c.CLOSING_LIFE
 
     def packets(self, now: float) -> list[Packet]:
-        """Seal everything that may go out now, into as few packets as it fits."""
+        """Seal everything that may go out now, into as few packets as it fits.
+
+        What goes elsewhere than the rest is in `roaming.packets` afterwards.
+        """
         out: list[Packet] = []
         packer = self.packer
         seal = self.epoch.seal
@@ -282,6 +304,8 @@ class Session:
             else:
                 # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                 self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
+            if self.roaming.paths.next_at <= now and self.state is _OPEN:
+                self.roaming.seal_packets(self.epoch, now)
         if (
             self.state is SessionState.CLOSING
             and self._close_due
@@ -297,20 +321,15 @@ class Session:
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""
-        return self._close_due or self.packer.waiting(now)
+        return self._close_due or self.packer.waiting(now) or self.roaming.paths.next_at <= now
 
     # --- keys ---------------------------------------------------------------------------------------
 
     def wants_keys(self, now: float) -> bool:
         """Tell whether a handshake for new keys is due."""
         return self.state is _OPEN and (
-            now >= self.epochs.rekey_at or self.epoch.worn_out(self.packer.next_number) or self.fading
+            now >= self.epochs.rekey_at or self.epoch.worn_out(self.packer.next_number) or self.roaming.fading
         )
-
-    @property
-    def fading(self) -> bool:
-        """Whether nothing has come back for several probes: the peer, or the way to it, may be gone."""
-        return self.packer.probes_unanswered >= c.SILENT_AFTER_PROBES
 
     def install(self, epoch: Epoch, now: float) -> None:
         """Use new keys that this side asked for and the peer has answered for."""
@@ -319,12 +338,8 @@ class Session:
         self.packer.ping()  # the peer's confirmation
 
     def _follow_keys(self, now: float) -> None:
-        """Send where the handshake for the present keys went."""
         self._stale = False
-        epoch = self.epoch
-        if (epoch.channel, epoch.path.remote) != (self.channel, self.path.remote):
-            self.packer.moved(now)
-        self.channel, self.path = epoch.channel, epoch.path
+        self.roaming.follow_keys(self.epoch, now)
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -335,8 +350,10 @@ class Session:
             due = min(
                 self._probe_at(), self._heard + self.idle_timeout, self.epochs.rekey_at, self.epochs.timeout()
             )
-            packer = None if self._stale else self.packer.timeout()
-            return due if packer is None or due < packer else packer
+            if self._stale:
+                return due
+            packer = self.packer.timeout()
+            return min(due, self.roaming.paths.next_at, due if packer is None else packer)
         if state is SessionState.CONFIRMING:
             return self._confirm_at
         if state is SessionState.HALF_OPEN:
@@ -360,6 +377,7 @@ class Session:
                 self._probed = now
                 self.packer.ping()
             self.packer.handle_timeout(now)
+            self.roaming.handle_timeout(now)
         elif state is SessionState.CONFIRMING:
             if now >= self._heard + c.HALF_OPEN_LIFE:
                 self._fall_silent("the peer answered the handshake and then nothing more", now)
@@ -368,7 +386,7 @@ class Session:
                 self._confirm_at = now + c.CONFIRM_SCHEDULE[self._confirm_step]
                 self.packer.probe()
                 # Whoever relays a RESP on another interface, faster than it comes, must not choose this one.
-                self.path = self.path._replace(interface=0)
+                self.roaming.use_every_interface()
         elif state is SessionState.HALF_OPEN:
             if now >= self.began + c.HALF_OPEN_LIFE:
                 self.expire()

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -25,11 +26,13 @@ from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.initiator import prologue
 from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Aead, KeyPair, Suite, nonce_little_endian
+from mp2p_core.proto.paths import Paths
 from mp2p_core.proto.responder import Access, ChannelInfo
+from mp2p_core.proto.routes import PathRules
 from mp2p_core.testing.simulation import AllowAll, Datagram
 from mp2p_core.transport import Address, Path, Reach, Train
 
-__all__ = ["Bench", "CountingSuite", "Puppet", "restamp"]
+__all__ = ["Bench", "CountingSuite", "Puppet", "one_way", "restamp"]
 
 _TIMESTAMP = 1_800_000_000_000_000
 _MAX_STILL = 10_000
@@ -54,8 +57,17 @@ def restamp(init: bytes, receiver: PublicKey) -> bytes:
     return init[:224] + Mac1(receiver.raw)(init[:224]) + init[240:]
 
 
+def one_way(*, initiator: bool) -> Paths:
+    """Return what a session by itself, without an endpoint, knows of paths: one channel, and one way to its peer."""
+    group = addresses.pack_ipv4("224.0.230.7", c.DEFAULT_PORT)
+    draw = random.Random(0).randbytes  # noqa: S311 - a test must repeat itself
+    channels = {0: ChannelInfo(group, c.BASE_DATAGRAM_SIZE, addresses.may_answer)}
+    rules = PathRules(channels, random=draw, counters=defaultdict(int), now=0.0)
+    return Paths(rules, rules.target(0, Puppet.SOURCE), initiator=initiator)
+
+
 class Bench:
-    """An endpoint with one channel and a clock that stands still unless told to go on."""
+    """An endpoint with a channel, or more, and a clock that stands still unless told to go on."""
 
     def __init__(
         self, *, seed: int = 0, identity: Identity | None = None, access: Access | None = None,
@@ -72,20 +84,28 @@ class Bench:
         self.endpoint = Endpoint(
             self.identity, access or AllowAll(), now=now, random=draw, suite=suite, idle_timeout=idle_timeout
         )
-        self.endpoint.add_channel(0, ChannelInfo(self.group, 1200, may_answer))
+        self.groups: dict[int, Address] = {}
+        self._may_answer = may_answer
+        self.add_channel(0, self.group)
+
+    def add_channel(self, number: int, group: Address) -> None:
+        """Open one more channel, or the first."""
+        self.groups[number] = group
+        self.endpoint.add_channel(number, ChannelInfo(group, 1200, self._may_answer))
 
     def feed(
-        self, datagram: bytes, *, source: Address | None = None, to: Address | None = None, interface: int = 1
-    ) -> list[Datagram]:
+        self, datagram: bytes, *, source: Address | None = None, to: Address | None = None, interface: int = 1,
+        channel: int = 0,
+    ) -> list[Datagram]:  # fmt: skip
         """Give the endpoint a datagram and return what it sends in answer, at this very moment."""
-        path = Path(source or Puppet.SOURCE, to or self.group, interface)
-        self.endpoint.receive(0, Train(path, (datagram,), max(len(datagram), 1)), self.now)
+        path = Path(source or Puppet.SOURCE, to or self.groups[channel], interface)
+        self.endpoint.receive(channel, Train(path, (datagram,), max(len(datagram), 1)), self.now)
         return self.collect()
 
     def collect(self) -> list[Datagram]:
         """Return what the endpoint wants to send, and note its events."""
         out = [
-            Datagram(self.group, transmit.train.path.remote, data)
+            Datagram(self.groups[transmit.channel], transmit.train.path.remote, data)
             for transmit in self.endpoint.transmits(self.now)
             for data in transmit.train.datagrams()
         ]
