@@ -1,29 +1,36 @@
-"""Reliable messages and the ends of streams, over the in-memory transport, on both event loops."""
+"""Reliable messages over the in-memory transport, on both event loops."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from mp2p_core import Closed, MessageTooLarge, Peer, open_node
+from mp2p_core import Closed, MessageTooLarge, Peer
 from mp2p_core.messages import MAX_MESSAGE_SIZE
-from mp2p_core.testing.memory import MemoryHub
+from mp2p_core.testing.pair import pair
 
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def pair() -> AsyncIterator[tuple[Peer, Peer]]:
-    hub = MemoryHub()
-    async with (
-        open_node(allow="any", transports=[hub.transport()]) as server,
-        open_node(transports=[hub.transport()]) as client,
-        client.connect(server.contact) as here,
-    ):
-        yield here, await server.accept()
+async def _fill(peer: Peer, size: int = MAX_MESSAGE_SIZE) -> int:
+    """Send until it takes no more; returns how many messages it took."""
+    taken = 0
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+
+            async def send() -> None:
+                nonlocal taken
+                while True:
+                    await peer.send(taken.to_bytes(4, "big") + bytes(size - 4))
+                    taken += 1
+
+            tasks.start_soon(send)
+            before = -1
+            while taken != before:
+                before = taken
+                await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+    return taken
 
 
 async def test_messages_arrive_whole_and_in_order_up_to_the_limit() -> None:
@@ -43,38 +50,123 @@ async def test_messages_arrive_whole_and_in_order_up_to_the_limit() -> None:
             await here.send(bytes(MAX_MESSAGE_SIZE + 1))
 
 
-async def test_a_message_that_is_cancelled_midway_ends_messages_and_says_so() -> None:
-    """Whoever waits for the next one hears `Closed`, not an error of the stream underneath."""
+async def test_messages_of_any_buffer_are_those_of_the_moment() -> None:
     async with pair() as (here, there):
-        with anyio.move_on_after(0.1):
-            while True:  # nobody reads: one of them waits for credit
-                await here.send(bytes(MAX_MESSAGE_SIZE))
-        with anyio.fail_after(5), pytest.raises(Closed, match="no more messages"):
-            await _until_the_end(there)
+        buffer = bytearray(b"as it was")
+        await here.send(buffer)
+        buffer[:] = b"different"
+        await here.send(memoryview(b"abc")[::2])
+        assert [await there.receive() for _ in range(2)] == [b"as it was", b"ac"]
 
 
-async def _until_the_end(peer: Peer) -> None:
-    while True:
-        await peer.receive()
+@pytest.mark.parametrize("size", [1000, 400_000, MAX_MESSAGE_SIZE])
+async def test_a_cancelled_message_has_not_been_sent_and_the_others_go_on(size: int) -> None:
+    async with pair() as (here, there):
+        taken = await _fill(here, size)  # nobody receives: the last one waited, and was cancelled
+        assert taken
+        async with anyio.create_task_group() as group:
+            group.start_soon(here.send, b"after it")
+            for number in range(taken):
+                message = await there.receive()
+                assert (len(message), message[:4]) == (size, number.to_bytes(4, "big"))
+            assert await there.receive() == b"after it"
+
+
+async def test_what_waits_to_be_sent_is_bounded() -> None:
+    async with pair() as (here, _there):
+        await _fill(here, 600_000)
+        sizes = here._connection.session.packer.streams.sizes()
+        assert sizes["send bytes"] <= 256 * 1024 + MAX_MESSAGE_SIZE + 4  # the peer's credit, and one message
 
 
 async def test_a_cancelled_wait_for_a_message_loses_nothing() -> None:
     async with pair() as (here, there):
-        with anyio.move_on_after(0.01):
-            await there.receive()
-        await here.send(b"still there")
-        assert await there.receive() == b"still there"
+        for cancelled in (True, False):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(there.receive)
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+            assert scope.cancelled_caught
+            await here.send(b"still there")
+            if cancelled:
+                await anyio.wait_all_tasks_blocked()
+            assert await there.receive() == b"still there"
 
 
-async def test_closing_a_stream_that_the_peer_has_let_go_of_raises_nothing() -> None:
+async def test_each_message_goes_to_one_of_those_who_wait() -> None:
     async with pair() as (here, there):
-        stream = await here.open_stream()
-        await stream.send(b"hello")
-        other = await there.accept_stream()
-        assert await other.receive() == b"hello"
-        await other.aclose()
-        with pytest.raises(anyio.EndOfStream):
-            await stream.receive()
-        await there.send(b"after the STOP")
-        assert await here.receive() == b"after the STOP"
-        await stream.aclose()
+        found: list[bytes] = []
+
+        async def receive() -> None:
+            found.append(await there.receive())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            for number in range(5):
+                await here.send(bytes([number]))
+        assert sorted(found) == [bytes([number]) for number in range(5)]
+
+
+async def test_messages_and_streams_do_not_wait_for_each_other() -> None:
+    async with pair() as (here, there):
+        await _fill(here)
+        async with await here.open_stream() as stream:
+            await stream.send(b"past them")
+            async with await there.accept_stream() as other:
+                assert await other.receive() == b"past them"
+        here.close_now()
+
+
+async def test_the_code_of_the_end_reaches_who_waits_for_a_first_message() -> None:
+    async with pair() as (here, there):
+        async with anyio.create_task_group() as group:
+
+            async def receive() -> None:
+                with pytest.raises(Closed) as failure:
+                    await there.receive()
+                assert (failure.value.code, failure.value.reason) == (4711, "enough")
+
+            group.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await here.aclose(4711, "enough")
+        for _ in range(2):
+            with pytest.raises(Closed, match="4711"):
+                await there.receive()
+            with pytest.raises(Closed, match="4711"):
+                await there.send(b"too late")
+
+
+async def test_the_code_of_the_end_comes_after_the_messages_before_it() -> None:
+    async with pair() as (here, there):
+        await here.send(b"last words")
+        await here.aclose(0, "done with it")
+        assert await there.receive() == b"last words"
+        for _ in range(2):
+            with pytest.raises(Closed) as failure:
+                await there.receive()
+            assert (failure.value.code, failure.value.reason) == (0, "done with it")
+
+
+@pytest.mark.parametrize("told", ["too long", "cut", "reset"])
+async def test_messages_that_are_none_end_the_connection_with_code_2(told: str) -> None:
+    """A peer that does not keep to section 6 is told so."""
+    async with pair() as (here, there):
+        stream = here._begin_messages()
+        if told == "too long":
+            await stream.send((MAX_MESSAGE_SIZE + 1).to_bytes(4, "big"))
+        else:
+            await stream.send(b"\0\0\0\7half")
+        if told == "cut":
+            await stream.send_eof()
+        elif told == "reset":
+            await stream.reset(1)
+        for _ in range(2):
+            with pytest.raises(Closed) as failure:
+                await there.receive()
+            assert failure.value.code == 2
+        with pytest.raises(Closed) as failure:
+            await here.receive()
+        assert failure.value.code == 2

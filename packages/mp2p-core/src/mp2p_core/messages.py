@@ -1,82 +1,191 @@
 """Reliable messages over a pair of streams: each a length and that many bytes (docs/protocol.md, section 6).
 
-Stream 0 carries the messages of the side that connected, stream 1 those of the other. Both are opened with
-the first message.
+The first stream of each side carries its messages: stream 0 those of the side that connected, stream 1 those of
+the other. Nobody resets or stops them.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from mp2p_core.errors import Closed, MessageTooLarge, StreamReset
-from mp2p_core.proto.constants import CLOSE_BAD_FRAME
+from mp2p_core.errors import Closed, MessageTooLarge, StreamClosed, StreamReset
+from mp2p_core.proto.constants import CLOSE_RESTARTED
 
 if TYPE_CHECKING:
     from mp2p_core.stream import Stream
+    from mp2p_core.waiting import Signal
 
-__all__ = ["MAX_MESSAGE_SIZE", "MessageReader", "MessageWriter"]
+__all__ = ["LARGEST_FRAME", "MAX_MESSAGE_SIZE", "MessageReader", "MessageWriter"]
 
 MAX_MESSAGE_SIZE: Final = 1 << 20
 _LENGTH: Final = 4
+LARGEST_FRAME: Final = _LENGTH + MAX_MESSAGE_SIZE
+"""Bytes of a message and its length."""
+_READ: Final = 65536
+
+
+def _broken() -> Closed:
+    return Closed(CLOSE_RESTARTED, "the peer has started anew: messages may be lost")
 
 
 class MessageWriter:
-    """Sends messages in the order of the calls."""
+    """Sends messages in the order of the calls.
+
+    `begin` makes the stream for them on the session that sends now. A session that has one is kept to for as
+    long as it lives, for order holds within a stream only.
+    """
+
+    def __init__(self, begin: Callable[[], Stream]) -> None:
+        self._begin = begin
+        self._stream: Stream | None = None
+        self._broken: Closed | None = None
+        self._lock = anyio.Lock(fast_acquire=True)
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue one message, whole or, when cancelled, not at all. Raises as `Peer.send` does."""
+        size = memoryview(data).nbytes
+        if size > MAX_MESSAGE_SIZE:
+            raise MessageTooLarge(size, MAX_MESSAGE_SIZE)
+        frame = size.to_bytes(_LENGTH, "big") + bytes(data)
+        async with self._lock:
+            if self._broken is not None:
+                broken, self._broken = self._broken, None
+                raise broken
+            if self._stream is None or not self._stream.alive:
+                self._stream = self._begin()
+            try:
+                await self._stream.send(frame)
+            except Closed:
+                self._broken = None  # this tells it
+                raise
+
+    async def finish(self) -> None:
+        """Send no more. Never waits."""
+        if self._stream is not None:
+            with contextlib.suppress(StreamClosed, Closed):
+                await self._stream.send_eof()
+
+    def renew(self) -> None:
+        """Go on over a new connection. Whoever has sent, or waits to, is told once that something may be lost."""
+        if self._stream is not None:
+            self._broken = _broken()
+            self._stream = None
+
+
+class _Incoming:
+    """A stream of messages, and the bytes of it that make no whole message yet."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._lock = anyio.Lock()
-
-    async def send(self, data: bytes) -> None:
-        """Send one message; the stream's errors, and `MessageTooLarge`. Cancelling it midway ends the stream."""
-        if len(data) > MAX_MESSAGE_SIZE:
-            raise MessageTooLarge(len(data), MAX_MESSAGE_SIZE)
-        async with self._lock:
-            whole = False
-            try:
-                await self._stream.send(len(data).to_bytes(_LENGTH, "big") + data)
-                whole = True
-            finally:
-                if not whole:
-                    # Half a message cannot be taken back, and what followed would be read as its rest.
-                    await self._stream.reset(CLOSE_BAD_FRAME)
+        self.stream = stream
+        self.buffer = bytearray()
+        self.over: Closed | None = None
+        """Why nothing more will come, where the application has to know."""
 
 
 class MessageReader:
-    """Receives messages. Cancelling loses nothing."""
+    """Receives messages.
 
-    def __init__(self) -> None:
-        self._stream: Stream | None = None
-        self._opened = anyio.Event()
-        self._buffer = bytearray()
-        self._lock = anyio.Lock()
+    `check_open` raises `Closed` once the connection has ended; `fail` ends it because of what the peer has
+    sent.
+    """
 
-    def attach(self, stream: Stream | None) -> None:
-        """Take the peer's stream, or None when the connection ended before there was one."""
-        self._stream = self._stream or stream
-        self._opened.set()
+    def __init__(
+        self,
+        *,
+        check_open: Callable[[], None],
+        fail: Callable[[str], None],
+        make_signal: Callable[[], Signal],
+    ) -> None:
+        self._check_open = check_open
+        self._fail = fail
+        self._make_signal = make_signal
+        # Usually one. Those before the last are of sessions, or of a connection, that the peer has given up.
+        self._streams: deque[_Incoming] = deque()
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._signal: Signal | None = None
+        self._broken: Closed | None = None
+
+    def attach(self, stream: Stream) -> None:
+        """Take a stream that the peer has opened for messages."""
+        self._streams.append(_Incoming(stream))
+        self.wake()
+
+    def renew(self) -> None:
+        """Go on over a new connection. Whoever has received, or waits to, is told once that something may be lost."""
+        if self._streams:
+            self._streams[-1].over = _broken()
+        elif self._signal is not None:
+            self._broken = _broken()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        if self._signal is not None:
+            self._signal.set()
 
     async def receive(self) -> bytes:
-        """Wait for the next whole message."""
+        """Wait for the next whole message. Cancelling loses nothing. Raises as `Peer.receive` does."""
         async with self._lock:
-            await self._opened.wait()
-            if self._stream is None:
-                raise Closed(0, "the connection ended before any message")
-            await self._need(_LENGTH)
-            size = int.from_bytes(self._buffer[:_LENGTH], "big")
-            if size > MAX_MESSAGE_SIZE:
-                raise Closed(CLOSE_BAD_FRAME, f"the peer sent a message of {size} bytes")
-            await self._need(_LENGTH + size)
-            message = bytes(self._buffer[_LENGTH : _LENGTH + size])
-            del self._buffer[: _LENGTH + size]
+            while (message := self._next()) is None:
+                if self._broken is not None:
+                    broken, self._broken = self._broken, None
+                    raise broken
+                self._check_open()
+                signal = self._signal = self._make_signal()
+                for each in self._streams:
+                    each.stream.watch(signal)
+                try:
+                    await signal.wait()
+                finally:
+                    self._signal = None
             return message
 
-    async def _need(self, size: int) -> None:
-        assert self._stream is not None
-        while len(self._buffer) < size:
+    def _next(self) -> bytes | None:
+        for incoming in list(self._streams):
+            message = self._take(incoming)
+            if message is not None:
+                return message
+            if incoming.over is not None:
+                self._streams.remove(incoming)
+                raise incoming.over
+        return None
+
+    def _take(self, incoming: _Incoming) -> bytes | None:
+        buffer = incoming.buffer
+        if not self._fill(incoming, _LENGTH):
+            return None
+        size = int.from_bytes(buffer[:_LENGTH], "big")
+        if size > MAX_MESSAGE_SIZE:
+            self._fail(f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
+            return None
+        if not self._fill(incoming, _LENGTH + size):
+            return None
+        with memoryview(buffer) as view:
+            message = bytes(view[_LENGTH : _LENGTH + size])
+        del buffer[: _LENGTH + size]
+        return message
+
+    def _fill(self, incoming: _Incoming, size: int) -> bool:
+        """Read on until there are so many bytes; False when that takes more than there is."""
+        buffer = incoming.buffer
+        while len(buffer) < size:
             try:
-                self._buffer += await self._stream.receive(1 << 20)
-            except (anyio.EndOfStream, StreamReset) as error:
-                raise Closed(CLOSE_BAD_FRAME, "the peer sends no more messages") from error
+                piece = incoming.stream.receive_nowait(max(_READ, size - len(buffer)))
+            except anyio.EndOfStream:
+                if buffer:
+                    self._fail("a message without its end")
+                else:
+                    self._streams.remove(incoming)  # the peer closes, and says why in a moment
+                return False
+            except StreamReset:
+                self._fail("the stream of messages was reset")
+                return False
+            if piece is None:
+                return False
+            buffer += piece
+        return True

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,11 +40,13 @@ from mp2p_core.proto.events import (
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.transport import InterfaceStatus, Reach, Transport
-from mp2p_core.waiting import signal_maker
+from mp2p_core.waiting import Bell, signal_maker
 
 __all__ = ["ChannelStatus", "Node", "open_node"]
 
 _log = logging.getLogger("mp2p")
+
+_CLOSING: Final = "the node is closing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,10 @@ class Node:
         self._clock = clock
         self._peers: dict[Connection, Peer] = {}
         self._accepted: deque[Peer] = deque()
-        self._accept_waiters: deque[anyio.Event] = deque()
         self._dialing: dict[int, _Dialing] = {}
         self._make_signal = signal_maker()
-        self._closed = False
+        self._knock = Bell(self._make_signal)
+        self._closed = self._left = False
         self.driver = Driver(endpoint, opened.channels, clock, self._tell)
         """Moves the node's datagrams. For who opens a node."""
         for number, (transport, channel) in enumerate(opened.channels):
@@ -143,18 +146,15 @@ class Node:
     async def connect(
         self, contact: str | Contact | PublicKey, timeout: float = HANDSHAKE_BUDGET
     ) -> AsyncIterator[Peer]:
-        """Connect to a peer; the connection is closed at the end of the block.
+        """Connect to a peer; the connection is closed at the end of the block, as by `async with peer`.
 
         Tries every address in the contact, and the ones that follow from the key, over all open
         transports at once; gives up after `timeout` seconds. When the block begins the peer has proved its
         key. Raises `PeerUnreachable`, `AuthRejected`, `ContactError`, `AddressError` or `UsageError`.
         Protocol section 4.
         """
-        peer = await self._dial(read_contact(contact), timeout)
-        try:
+        async with await self._dial(read_contact(contact), timeout) as peer:
             yield peer
-        finally:
-            await peer.aclose()
 
     async def _dial(self, contact: Contact, timeout: float) -> Peer:
         targets = targets_for(contact, self._opened.channels)
@@ -177,7 +177,7 @@ class Node:
             del self._dialing[number]
             self._endpoint.cancel(number)
             if not waited and isinstance(dialing.outcome, Peer):
-                await dialing.outcome.aclose()  # cancelled at the very moment it connected
+                dialing.outcome.close_now()  # cancelled at the very moment it connected
         if isinstance(dialing.outcome, Peer):
             return dialing.outcome
         if dialing.outcome is None:
@@ -196,13 +196,7 @@ class Node:
         while not self._accepted:
             if self._closed:
                 raise Closed(0, "this node is closed")
-            waiter = anyio.Event()
-            self._accept_waiters.append(waiter)
-            try:
-                await waiter.wait()
-            finally:
-                if waiter in self._accept_waiters:
-                    self._accept_waiters.remove(waiter)
+            await self._knock.wait()
         return self._accepted.popleft()
 
     # --- what the endpoint tells ----------------------------------------------------------------------
@@ -219,15 +213,14 @@ class Node:
                     peer.answer_ping(event.ping, event.rtt)
             elif isinstance(event, StreamChanged):
                 if (peer := self._peers.get(event.connection)) is not None:
-                    peer.notice_stream(event.event)
+                    peer.notice_stream(event.connection.session, event.event)
             elif isinstance(event, ConnectionReplaced):
                 if (peer := self._peers.pop(event.old, None)) is not None:
                     self._peers[event.new] = peer
                     peer.renew(event.new)
             elif isinstance(event, Accepted):
                 self._accepted.append(self._peer(event.connection))
-                if self._accept_waiters:
-                    self._accept_waiters.popleft().set()
+                self._knock.ring()
             elif isinstance(event, ConnectionClosed):
                 if (peer := self._peers.pop(event.connection, None)) is not None:
                     peer.end()
@@ -268,19 +261,35 @@ class Node:
         return f"{transport.name} {transport.format_address(session.path.remote)}"
 
     async def aclose(self) -> None:
-        """Close every connection, tell each peer, and leave the network."""
+        """Close every connection, all at once and each as `Peer.aclose` does, and leave the network.
+
+        Cancelled while it waits for what was sent to arrive, it closes them without. May be called again.
+        """
         if self._closed:
             return
         self._closed = True
+        self._knock.ring()
+        try:
+            async with anyio.create_task_group() as tasks:
+                for peer in self.peers():
+                    tasks.start_soon(peer.aclose, 0, _CLOSING)
+        finally:
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Close every connection at once, tell each peer, and leave the network. Cannot be cancelled."""
+        if self._left:
+            return
+        self._closed = self._left = True
         for connection in self._endpoint.connections():
-            self._endpoint.close(connection, 0, "the node is closing", self._clock())
+            self._endpoint.close(connection, 0, _CLOSING, self._clock())
         self.driver.flush(self._clock())
         for dialing in self._dialing.values():
             dialing.done.set()
-        for waiter in self._accept_waiters:
-            waiter.set()
-        for _, channel in self._opened.channels:
-            await channel.aclose()
+        self._knock.ring()
+        with anyio.CancelScope(shield=True):
+            for _, channel in self._opened.channels:
+                await channel.aclose()
 
 
 class _OpenNode(AbstractAsyncContextManager[Node]):
@@ -326,10 +335,13 @@ class _OpenNode(AbstractAsyncContextManager[Node]):
     ) -> None:
         assert self._node is not None
         assert self._tasks is not None
-        with anyio.CancelScope(shield=True):
-            await self._node.aclose()
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)
+        try:
+            if kind is None:
+                await self._node.aclose()
+        finally:
+            await self._node.leave()
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(None, None, None)
 
 
 def open_node(

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from mp2p_core.errors import Closed
-from mp2p_core.messages import MessageReader, MessageWriter
-from mp2p_core.proto.constants import MAX_QUEUED_MESSAGES
+from mp2p_core.messages import LARGEST_FRAME, MessageReader, MessageWriter
+from mp2p_core.proto.constants import CLOSE_BAD_FRAME, CLOSE_DONE, MAX_QUEUED_MESSAGES, UNSENT_FLOOR
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.stream import Stream
-from mp2p_core.waiting import Signal
+from mp2p_core.waiting import Bell, Signal
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from mp2p_core.errors import Closed
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.identity import PublicKey
+    from mp2p_core.proto.session import Session
     from mp2p_core.proto.stream_table import StreamEvent
 
-__all__ = ["Peer"]
+__all__ = ["LINGER", "LINGER_SILENCE", "Peer"]
 
+_log = logging.getLogger("mp2p")
+
+LINGER: Final = 30.0
+"""Seconds that closing waits at most for what was sent to arrive."""
+LINGER_SILENCE: Final = 3.0
+"""Seconds without any acknowledgement after which it waits no more."""
 _SENDS_PER_YIELD: Final = 32
+_ENDED_STREAMS: Final = 32
+"""Streams that have ended and may be remembered before somebody looks for them."""
+
+
+class _Ping:
+    """A ping on its way."""
+
+    __slots__ = ("answered", "rtt")
+
+    def __init__(self, answered: Signal) -> None:
+        self.answered = answered
+        self.rtt: float | None = None
 
 
 class Peer:
     """An encrypted connection to one node, whose key is proved.
 
-    Comes from `Node.connect` or `Node.accept`; not made by hand. One task may receive while others send.
+    Comes from `Node.connect` or `Node.accept`; not made by hand. `async with peer` closes it at the end: in
+    order, as `aclose` does, or at once when the block is left by an exception.
+
+    Every call may be cancelled; what that leaves behind is said at each. Many tasks may use a peer at once.
+
+    **When the peer starts anew** (its process was restarted and knows nothing of this connection), this object
+    goes on over a new connection, and `closed` stays None. What the old one had under way is lost, and said so:
+    its streams raise `Closed` with code 11 from then on, and so do, once each, `send`, if messages were sent
+    before, and `receive`, if any came before or it is waiting. After that they work on the new connection, as
+    `open_stream`, `accept_stream` and datagrams do at once. A peer that calls again by itself is another `Peer`,
+    from `Node.accept`.
     """
 
     def __init__(
@@ -48,12 +80,19 @@ class Peer:
         self._make_signal = make_signal
         self._inbox: deque[bytes] = deque()
         self._waiting: Signal | None = None
-        self._pings: dict[int, tuple[anyio.Event, list[float]]] = {}
+        self._pings: dict[int, _Ping] = {}
         self._sends = 0
-        self._streams: dict[int, Stream] = {}
-        self._begin_messages()
+        # Those that somebody may wait for. The protocol bounds the live ones; see `_remember` for the others.
+        self._streams: dict[tuple[Session, int], Stream] = {}
+        self._look_at = _ENDED_STREAMS
         self._opened: deque[Stream] = deque()
-        self._stream_waiters: list[anyio.Event] = []
+        self._changed = Bell(make_signal)
+        self._writer = MessageWriter(self._begin_messages)
+        self._reader = MessageReader(
+            check_open=self._check_open,
+            fail=lambda why: self.close_now(CLOSE_BAD_FRAME, why),
+            make_signal=make_signal,
+        )
         self.dropped = 0
         """Datagrams that arrived while the application had 1024 of them waiting; the oldest went."""
 
@@ -87,6 +126,8 @@ class Peer:
         """Why the connection ended, or None while it lives."""
         return self._connection.closed
 
+    # --- datagrams ------------------------------------------------------------------------------------
+
     async def send_datagram(self, data: bytes) -> None:
         """Send a message in one datagram: encrypted, at most once, unordered, and lost without notice.
 
@@ -94,11 +135,13 @@ class Peer:
         then loses datagrams. Raises `Closed`, or `DatagramTooLarge` above `max_datagram_size`.
         Protocol section 6, frame MSG.
         """
+        self._sends += 1
+        if self._sends % _SENDS_PER_YIELD:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
         self._connection.send_message(data)
         self._flush(self._connection)
-        self._sends += 1
-        if self._sends % _SENDS_PER_YIELD == 0:
-            await checkpoint()
 
     async def receive_datagram(self) -> bytes:
         """Wait for the next message and return it, each at most once, in the order they arrived.
@@ -123,78 +166,140 @@ class Peer:
         Raises `TimeoutError` when none came in time (a datagram was lost: the session may be well), or
         `Closed`.
         """
-        number = self._connection.ping()
-        answered = anyio.Event()
-        result: list[float] = []
-        self._pings[number] = (answered, result)
+        connection = self._connection
+        number = connection.ping()
+        ping = self._pings[number] = _Ping(self._make_signal())
         try:
-            self._flush(self._connection)
+            self._flush(connection)
             with anyio.fail_after(timeout):
-                await answered.wait()
+                await ping.answered.wait()
         finally:
-            del self._pings[number]
-        if not result:
-            self._connection.check_open()
-        return result[0]
+            if self._pings.get(number) is ping:
+                del self._pings[number]
+        if ping.rtt is None:
+            connection.check_open()
+        assert ping.rtt is not None
+        return ping.rtt
 
-    async def send(self, data: bytes) -> None:
+    # --- messages -------------------------------------------------------------------------------------
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send a message of up to 1 MiB: reliable, in order with the others, whole.
 
         Returns once it is queued, at most 1 MiB ahead of the network; the peer's application may not have
-        taken it yet. Raises `MessageTooLarge`, `StreamClosed` or `Closed`. Cancelled midway, it ends
-        messages to this peer, for half of one cannot be taken back.
+        taken it yet. Waits while the peer does not receive. Cancelled, it has not been sent, and no part of it.
+        Raises `MessageTooLarge` or `Closed`, and `anyio.ClosedResourceError` during `aclose`.
+        Protocol section 6.
         """
         await self._writer.send(data)
 
     async def receive(self) -> bytes:
-        """Wait for the next message sent with `send`. Cancelling loses nothing. Raises `Closed`."""
+        """Wait for the next message sent with `send`, each once and in order.
+
+        What came in before the end is still delivered; then raises `Closed`. Cancelling loses nothing. Several
+        tasks may wait: each message goes to one of them.
+        """
         return await self._reader.receive()
+
+    # --- streams --------------------------------------------------------------------------------------
 
     async def open_stream(self) -> Stream:
         """Open a stream; the peer hears of it with the first bytes.
 
-        Waits while as many are open as the peer allows (100). Raises `Closed`.
+        Waits while as many are open as the peer allows (100). Cancelled, it has opened none. Raises `Closed`.
         """
+        await checkpoint_if_cancelled()
         while True:
             self._connection.check_open()
-            number = self._connection.session.packer.streams.open()
+            session = self._connection.session
+            number = session.packer.streams.open()
             if number is not None:
-                return self._stream(number)
-            await self._wait_for_streams()
+                return self._remember(session, number)
+            await self._changed.wait()
 
     async def accept_stream(self) -> Stream:
-        """Wait for the next stream that the peer opens. Raises `Closed`."""
+        """Wait for the next stream that the peer opens, in the order of opening.
+
+        What came in before the end is still delivered; then raises `Closed`. Cancelling loses nothing. Several
+        tasks may wait: each stream goes to one of them.
+        """
+        await checkpoint_if_cancelled()
         while not self._opened:
             self._connection.check_open()
-            await self._wait_for_streams()
+            await self._changed.wait()
         return self._opened.popleft()
 
-    async def _wait_for_streams(self) -> None:
-        waiter = anyio.Event()
-        self._stream_waiters.append(waiter)
-        try:
-            await waiter.wait()
-        finally:
-            if waiter in self._stream_waiters:
-                self._stream_waiters.remove(waiter)
+    def _check_open(self) -> None:
+        self._connection.check_open()
 
-    def _begin_messages(self) -> None:
-        """Each side's first stream is for messages: protocol section 6."""
-        own = 0 if self._connection.session.initiator else 1
-        self._writer = MessageWriter(self._stream(own))
-        self._reader = MessageReader()
-        self._theirs = 1 - own
+    def _begin_messages(self) -> Stream:
+        session = self._connection.session
+        return self._remember(session, 0 if session.initiator else 1, whole=LARGEST_FRAME)
 
-    def _stream(self, number: int) -> Stream:
-        stream = self._streams[number] = Stream(number, self._connection, self._flush)
+    def _remember(self, session: Session, number: int, whole: int = UNSENT_FLOOR) -> Stream:
+        streams = self._streams
+        if len(streams) >= self._look_at:
+            for key, ended in [(key, stream) for key, stream in streams.items() if not stream.alive]:
+                ended.wake()
+                del streams[key]
+            self._look_at = 2 * len(streams) + _ENDED_STREAMS
+        stream = streams[session, number] = Stream(
+            *(number, self._connection, session),
+            flush=self._flush,
+            make_signal=self._make_signal,
+            whole=whole,
+        )
         return stream
+
+    # --- closing --------------------------------------------------------------------------------------
 
     async def aclose(self, code: int = 0, reason: str = "") -> None:
         """Close the connection and tell the peer. Does nothing when it has ended.
 
-        `code` and `reason` (at most 255 bytes of UTF-8) reach the peer's `Closed`.
+        `code` and `reason` (at most 255 bytes of UTF-8) reach the peer's `Closed`. With code 0, the default,
+        first waits until the peer has acknowledged every message, and every stream that was ended: at most
+        30 s, 3 s without any acknowledgement, or until cancelled. What was sent on a stream without an end is
+        dropped. Any other code closes at once.
         """
+        try:
+            if code == CLOSE_DONE:
+                await self._linger()
+        finally:
+            self.close_now(code, reason)
+
+    async def _linger(self) -> None:
+        connection = self._connection
+        await self._writer.finish()
+        best, since = self._unfinished(), anyio.current_time()
+        with anyio.move_on_after(LINGER):
+            while (left := self._unfinished()) and connection.closed is None:
+                now = anyio.current_time()
+                if left < best:
+                    best, since = left, now
+                elif now >= since + LINGER_SILENCE:
+                    break
+                with anyio.move_on_after(since + LINGER_SILENCE - now):
+                    await self._changed.wait()
+        if connection.closed is None and (left := self._unfinished()):
+            _log.warning("closing with %s: %d bytes that it has not acknowledged are lost", self.key, left)
+
+    def _unfinished(self) -> int:
+        return sum(session.packer.streams.unfinished() for session in self._connection.sessions)
+
+    def close_now(self, code: int = CLOSE_DONE, reason: str = "") -> None:
+        """Close the connection at once; what the peer has not acknowledged is dropped. See `aclose`."""
         self._close(self._connection, code, reason)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.aclose()
+        else:
+            self.close_now()
 
     # The node's side of it.
 
@@ -210,46 +315,49 @@ class Peer:
 
     def answer_ping(self, number: int, rtt: float) -> None:
         """Wake whoever waits for this ping."""
-        if (waiting := self._pings.get(number)) is not None:
-            waiting[1].append(rtt)
-            waiting[0].set()
+        if (ping := self._pings.get(number)) is not None:
+            ping.rtt = rtt
+            ping.answered.set()
 
-    def notice_stream(self, event: StreamEvent) -> None:
+    def notice_stream(self, session: Session, event: StreamEvent) -> None:
         """Take what the protocol says about a stream."""
-        if event.kind is StreamEventKind.OPENED:
-            opened = self._stream(event.stream)
-            if event.stream == self._theirs:
+        kind, number = event
+        if kind is StreamEventKind.OPENED:
+            opened = self._remember(session, number)
+            if number == (1 if session.initiator else 0):
                 self._reader.attach(opened)
                 return
             self._opened.append(opened)
-        elif event.kind is not StreamEventKind.STREAMS_AVAILABLE:
-            if (stream := self._streams.get(event.stream)) is not None:
+        elif kind is not StreamEventKind.STREAMS_AVAILABLE:
+            if (stream := self._streams.get((session, number))) is not None:
                 stream.notice(event)
-            return
-        for waiter in self._stream_waiters:
-            waiter.set()
+            if kind is not StreamEventKind.FINISHED and kind is not StreamEventKind.STOPPED:
+                return
+        self._changed.ring()
 
     def renew(self, connection: Connection) -> None:
         """Go on over a new connection: the peer has started anew, and what was under way is lost."""
-        self._end_streams()
         self._connection = connection
-        self._begin_messages()
+        self._writer.renew()
+        self._reader.renew()
+        self._wake()
+        self._pings.clear()
+        self._streams.clear()
 
     def end(self) -> None:
         """Wake everybody: the connection has ended."""
-        for waiter in self._stream_waiters:
-            waiter.set()
-        self._end_streams()
+        self._wake()
+        self._streams.clear()
         if self._waiting is not None:
             self._waiting.set()
-        for answered, _ in self._pings.values():
-            answered.set()
 
-    def _end_streams(self) -> None:
+    def _wake(self) -> None:
         for stream in self._streams.values():
             stream.wake()
-        self._streams.clear()
-        self._reader.attach(None)
+        self._reader.wake()
+        for ping in self._pings.values():
+            ping.answered.set()
+        self._changed.ring()
 
     def __repr__(self) -> str:
         return f"<Peer {self.key}>"

@@ -4,84 +4,195 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio import ResourceGuard
 from anyio.abc import ByteStream
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from mp2p_core.errors import StreamClosed
+from mp2p_core.errors import Closed, StreamClosed, StreamReset
+from mp2p_core.proto.constants import UNSENT_FLOOR
 from mp2p_core.proto.stream_table import StreamEventKind
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from mp2p_core.proto.connection import Connection
+    from mp2p_core.proto.session import Session
     from mp2p_core.proto.stream_table import StreamEvent
-    from mp2p_core.proto.streams import Streams
+    from mp2p_core.waiting import Signal
 
 __all__ = ["Stream"]
 
-_CHUNK = 1 << 20
+_CHUNK: Final = 1 << 20
 """Handed over at once; a task that sends much yields to others in between."""
+_TURNS: Final = 16
+"""Calls that may go through without waiting before other tasks get a turn."""
 
 
 class Stream(ByteStream):
     """One stream of a connection. Comes from `Peer.open_stream` or `Peer.accept_stream`.
 
-    An anyio `ByteStream`: wrap it with anyio's own tools. Bytes arrive once, in order, or the stream says
-    why not; streams do not wait for each other. One task may send while another receives.
+    An anyio `ByteStream`: wrap it with anyio's own tools, iterate over what arrives. Bytes arrive once, in
+    order, or the stream says why not; streams do not wait for each other. One task may send while another
+    receives; a second one in either direction gets `anyio.BusyResourceError`.
+
+    `async with stream` closes it, and resets what was being sent when the block is left by an exception: the
+    peer must not take half for the whole. An error that has ended a direction is raised again by each later
+    call in it. Protocol section 6.
     """
 
-    def __init__(self, number: int, connection: Connection, flush: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        connection: Connection,
+        session: Session,
+        *,
+        flush: Callable[[Connection], None],
+        make_signal: Callable[[], Signal],
+        whole: int = UNSENT_FLOOR,
+    ) -> None:
         self.number = number
-        """The stream's number on its connection: even when the side that connected opened it."""
+        """The stream's number: even when the side that connected opened it."""
         self._connection = connection
-        self._streams: Streams = connection.session.packer.streams
+        self._session = session
+        self._streams = session.packer.streams
         self._flush = flush
-        self._readable: anyio.Event | None = None
-        self._writable: anyio.Event | None = None
-        self._eof = False
+        self._make_signal = make_signal
+        self._whole = whole
+        self._turn = 0
+        self._sending = ResourceGuard("sending to")
+        self._receiving = ResourceGuard("receiving from")
+        self._writable: Signal | None = None
+        self._readable: Signal | None = None
+        # How each direction has ended. Ours: by us, or by the peer's STOP. The peer's: at its end, by its RESET, or
+        # because we have stopped reading.
+        self._finished = False
+        self._stopped: int | None = None
         self._ended = False
+        self._reset: int | None = None
+        self._ignored = False
         self._closed = False
 
-    async def send(self, item: bytes | memoryview) -> None:
+    # --- sending --------------------------------------------------------------------------------------
+
+    async def send(self, item: bytes | bytearray | memoryview) -> None:
         """Send bytes; returns once they are queued, at most 1 MiB ahead of the network.
 
-        Waits while the peer does not read or the network is slow. Bytes objects are not copied: leave
-        other buffers alone only until this returns. Raises `StreamClosed` when the peer reads no more,
-        `Closed`, or `anyio.ClosedResourceError` after `send_eof`.
+        Waits while the peer does not read or the network is slow. Bytes objects are not copied; other
+        buffers may be changed once this has returned.
+
+        Cancelled, up to 64 KiB are queued whole or not at all, and the stream goes on as if this had never
+        been called; of more, any part may have been queued: then `reset` it. Raises `StreamClosed` when the
+        peer reads no more, `Closed`, or `anyio.ClosedResourceError` after `send_eof`, `reset` or `aclose`.
         """
-        self._check(self._eof)
-        view = memoryview(item)
-        start = 0
-        while start < len(view):
-            self._connection.check_open()
-            piece = item if start == 0 and len(view) <= _CHUNK else view[start : start + _CHUNK]
-            taken = self._streams.write(self.number, piece)
-            if taken:
-                start += taken
-                self._flush(self._connection)
+        with self._sending:
+            await self._take_turn()
+            view = memoryview(item)
+            size = view.nbytes
+            if size <= self._whole:
+                self._check_sending()
+                while size and not self._write(item, whole=True):
+                    await self._until_writable()
+                return
+            view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+            start = self._write(item if isinstance(item, bytes) and size <= _CHUNK else view[:_CHUNK])
+            while start < size:
                 await checkpoint()
-            else:
-                await self._wait_writable()
+                while not (taken := self._write(view[start : start + _CHUNK])):
+                    await self._until_writable()
+                start += taken
+
+    def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False) -> int:
+        self._check_sending()
+        try:
+            taken = self._streams.write(self.number, data, whole=whole)
+        except StreamClosed as error:
+            self._stopped = error.code
+            raise
+        if taken:
+            self._flush(self._connection)
+        return taken
+
+    def _check_sending(self) -> None:
+        if self._closed or self._finished:
+            raise anyio.ClosedResourceError
+        if self._stopped is not None:
+            raise StreamClosed(self.number, self._stopped)
+        self._check_open()
+
+    async def _until_writable(self) -> None:
+        signal = self._writable = self._make_signal()
+        try:
+            await signal.wait()
+        finally:
+            self._writable = None
+
+    async def send_eof(self) -> None:
+        """End our direction: the peer's `receive` raises `anyio.EndOfStream` after the last byte.
+
+        Never waits, and does nothing the second time, or after `reset` or `aclose`. Raises `StreamClosed` when
+        the peer reads no more, or `Closed`.
+        """
+        if self._finished or self._closed:
+            return
+        self._check_sending()
+        self._finished = True
+        try:
+            self._streams.finish(self.number)
+        except StreamClosed as error:
+            self._finished, self._stopped = False, error.code
+            raise
+        self._flush(self._connection)
+        self._wake(self._writable)
+
+    async def reset(self, code: int = 0) -> None:
+        """Give up our direction at once; the peer's `receive` raises `StreamReset` with this code.
+
+        `code` is the application's own, from 0 to 65535. What the peer has acknowledged already, all of it and
+        the end, stays delivered. Never waits. Raises `UsageError` for another code.
+        """
+        self._streams.reset(self.number, code)
+        self._finished = True
+        self._flush(self._connection)
+        self._wake(self._writable)
+
+    # --- receiving ------------------------------------------------------------------------------------
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Wait for the next bytes and return at least one, at most `max_bytes`.
 
-        Raises `anyio.EndOfStream` at the peer's end, `StreamReset` when it gave up, `Closed` when the
-        connection ended first: what was sent is then not known to be complete.
+        Cancelling loses nothing. Raises `anyio.EndOfStream` at the peer's end, `StreamReset` when it gave up,
+        `Closed` when the connection ended first: what was sent is then not known to be complete. Raises
+        `anyio.ClosedResourceError` after `stop` or `aclose`.
         """
-        self._check(closed=False)
+        with self._receiving:
+            await self._take_turn()
+            while (piece := self.receive_nowait(max_bytes)) is None:
+                self._check_open()
+                signal = self._readable = self._make_signal()
+                try:
+                    await signal.wait()
+                finally:
+                    self._readable = None
+            return piece
+
+    def receive_nowait(self, max_bytes: int = 65536) -> bytes | None:
+        """Return what `receive` would, or None when it would wait, or raise `Closed`."""
+        if self._closed or self._ignored:
+            raise anyio.ClosedResourceError
         if self._ended:
             raise anyio.EndOfStream
-        while (piece := self._streams.read(self.number, max_bytes)) is None:
-            self._connection.check_open()
-            if self._readable is not None:
-                raise anyio.BusyResourceError("receiving from")
-            self._readable = anyio.Event()
-            try:
-                await self._readable.wait()
-            finally:
-                self._readable = None
+        if self._reset is not None:
+            raise StreamReset(self.number, self._reset)
+        try:
+            piece = self._streams.read(self.number, max_bytes)
+        except StreamReset as error:
+            self._reset = error.code
+            raise
+        if piece is None:
+            return None
         if not piece:
             self._ended = True
             raise anyio.EndOfStream
@@ -89,60 +200,78 @@ class Stream(ByteStream):
             self._flush(self._connection)
         return bytes(piece)
 
-    async def send_eof(self) -> None:
-        """End our direction: the peer's `receive` raises `anyio.EndOfStream` after the last byte."""
-        if not self._eof:
-            self._check(closed=False)
-            self._eof = True
-            self._streams.finish(self.number)
-            self._flush(self._connection)
+    async def stop(self, code: int = 0) -> None:
+        """Read no more: what has come and not been read is dropped, and the peer's `send` raises `StreamClosed`.
 
-    async def reset(self, code: int = 0) -> None:
-        """Give up our direction at once; the peer's `receive` raises `StreamReset` with this code."""
-        self._eof = True
-        self._streams.reset(self.number, code)
+        `code` is the application's own, from 0 to 65535. Does nothing after the peer's end. Never waits.
+        Raises `UsageError` for another code.
+        """
+        self._streams.stop(self.number, code)
+        self._ignored = self._ignored or not (self._ended or self._reset is not None)
         self._flush(self._connection)
+        self._wake(self._readable)
+
+    # --- both -----------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End our direction, read no more, and let go. What was sent still arrives. May be called again."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._connection.closed is None:
-            if not self._eof:
-                self._eof = True
-                with contextlib.suppress(StreamClosed):  # the peer has let go already
-                    self._streams.finish(self.number)
-            if not self._ended:
-                self._streams.stop(self.number, 0)
-            self._flush(self._connection)
+        """End our direction, read no more, and let go. What was sent still arrives.
+
+        Never waits, so that it does its work in a cancelled task, too. May be called again.
+        """
+        if not self._finished:
+            with contextlib.suppress(StreamClosed, Closed):
+                await self.send_eof()
+        if not self._closed:
+            await self.stop()
+            self._closed = True
         self.wake()
 
-    def _check(self, closed: bool) -> None:
-        if closed or self._closed:
-            raise anyio.ClosedResourceError
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not self._finished:
+            await self.reset()
+        await self.aclose()
 
-    async def _wait_writable(self) -> None:
-        if self._writable is not None:
-            raise anyio.BusyResourceError("sending to")
-        self._writable = anyio.Event()
-        try:
-            await self._writable.wait()
-        finally:
-            self._writable = None
+    def _check_open(self) -> None:
+        self._connection.check_open()
+        if not self._session.live:
+            raise Closed(self._session.close_code, self._session.close_reason)
+
+    async def _take_turn(self) -> None:
+        self._turn += 1
+        if self._turn % _TURNS:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+
+    # The peer's side of it.
 
     def notice(self, event: StreamEvent) -> None:
         """Take what the protocol says about this stream."""
-        waiting = None
         if event.kind is StreamEventKind.READABLE:
-            waiting = self._readable
+            self._wake(self._readable)
         elif event.kind in (StreamEventKind.WRITABLE, StreamEventKind.STOPPED):
-            waiting = self._writable
-        if waiting is not None:
-            waiting.set()
+            self._wake(self._writable)
 
     def wake(self) -> None:
         """Wake whoever waits: the connection or the stream has ended."""
-        for waiting in (self._readable, self._writable):
-            if waiting is not None:
-                waiting.set()
+        self._wake(self._readable)
+        self._wake(self._writable)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the protocol still knows this stream."""
+        return self.number in self._streams and self._session.live
+
+    def watch(self, signal: Signal | None) -> None:
+        """Have a signal set when there may be something for `receive_nowait`."""
+        self._readable = signal
+
+    @staticmethod
+    def _wake(signal: Signal | None) -> None:
+        if signal is not None:
+            signal.set()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.number}>"

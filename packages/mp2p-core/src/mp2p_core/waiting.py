@@ -1,4 +1,4 @@
-"""Let one task wait for a word from another: `anyio.Event`, or on asyncio the one future inside it.
+"""Let tasks wait for a word from another: `anyio.Event`, or on asyncio the one future inside it.
 
 An application that waits for each message waits often. Making, awaiting and setting an event passes through
 anyio's layer and asyncio's, and takes as long again as the turn of the event loop that it is for.
@@ -16,7 +16,7 @@ import anyio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Signal", "signal_maker"]
+__all__ = ["Bell", "Signal", "signal_maker"]
 
 
 class Signal(Protocol):
@@ -27,6 +27,32 @@ class Signal(Protocol):
 
     def wait(self) -> Awaitable[None]:
         """Return what the task awaits."""
+
+
+class Bell:
+    """What any number of tasks wait for, again and again; each looks for itself what has changed."""
+
+    __slots__ = ("_make_signal", "_waiting")
+
+    def __init__(self, make_signal: Callable[[], Signal]) -> None:
+        self._make_signal = make_signal
+        self._waiting: list[Signal] = []
+
+    def ring(self) -> None:
+        """Wake every task that waits now."""
+        for signal in self._waiting:
+            signal.set()
+        self._waiting.clear()
+
+    async def wait(self) -> None:
+        """Wait until it rings the next time."""
+        signal = self._make_signal()
+        self._waiting.append(signal)
+        try:
+            await signal.wait()
+        finally:
+            if signal in self._waiting:
+                self._waiting.remove(signal)
 
 
 class _FutureSignal:

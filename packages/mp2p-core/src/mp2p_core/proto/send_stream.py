@@ -151,13 +151,18 @@ class SendStream:
         if self.reset_code is not None or self.final is not None:
             raise UsageError(f"stream {self.number} has been ended: nothing more can be written to it")
 
-    def write(self, data: Buffer) -> int:
-        """Take what there is room for; returns how many bytes. A `memoryview` must not change afterwards."""
+    def write(self, data: Buffer, *, whole: bool = False) -> int:
+        """Take what there is room for; returns how many bytes. A `memoryview` must not change afterwards.
+
+        With `whole`, all of it or nothing: all when there is room for it, or when nothing else waits.
+        """
         self.check_open()
         size = len(data)
         taken = min(size, self._shared.allowance(self.unsent) - self.unsent)
         if taken < size:
-            self.blocked = True
+            if whole:
+                taken = 0 if self.unsent else size
+            self.blocked = taken < size
             data = memoryview(data)[: max(taken, 0)]
         if taken <= 0:
             return 0

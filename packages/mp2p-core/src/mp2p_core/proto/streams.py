@@ -77,11 +77,12 @@ class Streams:
         """
         return self._table.open()
 
-    def write(self, stream: int, data: Buffer) -> int:
+    def write(self, stream: int, data: Buffer | bytearray, *, whole: bool = False) -> int:
         """Queue bytes, in order and reliably; returns how many were taken, maybe none: then wait for WRITABLE.
 
         Taken are up to 1 MiB ahead of sending (64 KiB when the connection's streams have 16 MiB waiting
-        together). `data` is kept as it is until the peer has acknowledged it; what could change is copied.
+        together). With `whole`, all of `data` or nothing: all as soon as it fits, or nothing else waits in
+        this stream. `data` is kept as it is until the peer has acknowledged it; what could change is copied.
         Raises StreamClosed when the peer stopped reading, UsageError after `finish` or `reset`.
         """
         if type(data) is not bytes:
@@ -90,7 +91,7 @@ class Streams:
         live = self._table.get(stream)
         send = live.send
         try:
-            taken = send.write(data)
+            taken = send.write(data, whole=whole)
         except StreamClosed:
             self._forget_if_done(stream, live)
             raise
@@ -155,6 +156,19 @@ class Streams:
             self._control.pop((MAX_STREAM, stream), None)
             self._tell_max_data()
             self._forget_if_done(stream, live)
+
+    def __contains__(self, stream: int) -> bool:
+        """Tell whether a stream is live: open, or not yet known to have ended in every respect."""
+        return stream in self._table.live
+
+    def unfinished(self) -> int:
+        """Count the bytes, ends included, of ended streams that the peer has not acknowledged."""
+        sending = (live.send for live in self._table.live.values())
+        return sum(
+            send.written - send.base + 1
+            for send in sending
+            if send.final is not None and send.reset_code is None and not send.finished
+        )
 
     def set_rtt(self, rtt: float) -> None:
         """Tell the smoothed round-trip time in seconds, for auto-tuning."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from mp2p.transfer.errors import Reason, TransferBroken, TransferRefused
-from mp2p_core.errors import BadPacket, StreamClosed, StreamReset
+from mp2p_core.errors import BadPacket, Closed, StreamClosed, StreamReset
 
 if TYPE_CHECKING:
     from mp2p_core import Stream
@@ -85,7 +85,7 @@ class Incoming:
 
 async def let_go(stream: Stream, code: Reason | None) -> None:
     """End the stream, in order or with a code. Never waits, so that it does its work in a cancelled task too."""
-    with contextlib.suppress(StreamClosed):
+    with contextlib.suppress(StreamClosed, Closed):
         if code is None:
             await stream.send_eof()
         else:
