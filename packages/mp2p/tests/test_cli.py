@@ -145,6 +145,28 @@ def test_usage_errors(runner: CliRunner, arguments: list[str], word: str) -> Non
     assert word in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["send-file", KEY, "there", "gone"], "cannot read gone: No such file"),
+        (["send-file", KEY, "."], "it is a folder"),
+        (["receive-file", "--output", "gone"], "make it first"),
+        (["receive-file", "--output", "there"], "is not a folder"),
+    ],
+)
+def test_L6_files_are_looked_at_before_anything_else(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").touch()
+    result = runner.invoke(cli, [*arguments, "--json"])
+    assert result.exit_code == 7
+    error = json.loads(result.stderr)["error"]
+    assert (error["kind"], error["exit_code"]) == ("FileError", 7)
+    assert word in error["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]  # no key was made for it
+
+
 def test_version(runner: CliRunner) -> None:
     assert re.fullmatch(r"mp2p \d+\.\d+\.\d+\S*\n", runner.invoke(cli, ["--version"]).stdout)
 

@@ -32,7 +32,7 @@ from mp2p.transfer import (
     wire,
 )
 from mp2p.transfer import receiver as receiver_module
-from mp2p.transfer.files import CHUNK, SourceFile
+from mp2p.transfer.files import CHUNK, PartFile, SourceFile
 from mp2p.transfer.incoming import Incoming
 from mp2p_core import Closed, Identity, Node, Peer, PeerUnreachable, Stream, open_node
 from mp2p_core.errors import RemoteError
@@ -283,9 +283,9 @@ async def test_files_are_replaced_only_when_told_to(tmp_path: Path) -> None:
         assert net.files() == {"x": data, "x (1)": data}
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.05, 0.2])
-async def test_loss_costs_time_and_nothing_else(tmp_path: Path, loss: float) -> None:
-    data = make(tmp_path / "x", 1_500_000)
+@pytest.mark.parametrize(("loss", "size"), [(0.01, 1_500_000), (0.05, 1_000_000), (0.2, 100_000)])
+async def test_loss_costs_time_and_nothing_else(tmp_path: Path, loss: float, size: int) -> None:
+    data = make(tmp_path / "x", size)
     async with network(tmp_path / "in", loss=loss) as net, net.connect(60) as peer:
         await send_file(peer, tmp_path / "x")
         assert net.files() == {"x": data}
@@ -481,6 +481,41 @@ async def test_a_part_that_was_damaged_on_disk_is_given_up(tmp_path: Path) -> No
         assert net.files() == {"x": data}
 
 
+async def test_what_is_there_is_checked_in_sight_of_both_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading gigabytes once more takes a while, and silence would look like a fault."""
+    data = make(tmp_path / "x")
+    told: list[TransferEvent] = []
+    gate = threading.Event()
+    async with network(tmp_path / "in") as net, net.connect() as peer:
+        hand = Hand(await peer.open_stream(), tmp_path / "x")
+        await until(hand, "all but the hash")
+        await hand.stream.send_eof()
+        await net.until_failed()
+        net.heard.clear()
+        real = PartFile.hash_on
+
+        def slow(part: PartFile, end: int) -> None:
+            if part.hashed:
+                assert gate.wait(10)
+            real(part, end)
+
+        def observe(event: TransferEvent) -> None:
+            told.append(event)
+            gate.set()
+
+        monkeypatch.setattr(PartFile, "hash_on", slow)
+        assert (await send_file(peer, tmp_path / "x", observer=observe)).moved == 0
+        assert net.files() == {"x": data}
+    for events in (told, net.heard):
+        assert events[0].state is TransferState.CHECKING
+        assert 0 < events[0].written < BIG
+        others = [event.state for event in events if event.state is not TransferState.CHECKING]
+        assert (others[0], others[-1]) == (TransferState.STARTED, TransferState.DONE)
+        assert {event.offset for event in events if event.state is not TransferState.CHECKING} == {BIG}
+
+
 async def test_nobody_else_resumes_or_learns_of_a_part(tmp_path: Path) -> None:
     data = make(tmp_path / "x")
     async with network(tmp_path / "in") as net:
@@ -550,6 +585,38 @@ async def test_what_one_connection_did_not_finish_is_an_error_at_its_end(tmp_pat
             await until(hand, "midway")
             await hand.stream.send_eof()
             await send_file(peer, tmp_path / "y")
+
+
+async def test_a_peer_that_begins_files_for_ever_is_not_remembered_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack: new files without end. Too many to remember end the connection with an error, come what may."""
+    monkeypatch.setattr(receiver_module, "_UNFINISHED", 2)
+    make(tmp_path / "x", 10)
+    heard: list[TransferState] = []
+    hub = MemoryHub()
+    async with (
+        open_node(allow="any", transports=[hub.transport()]) as server,
+        open_node(transports=[hub.transport()]) as client,
+        anyio.create_task_group() as group,
+    ):
+
+        async def receive() -> None:
+            with pytest.raises(TransferBroken):
+                await receive_files(
+                    await server.accept(), tmp_path / "in", observer=lambda event: heard.append(event.state)
+                )
+
+        group.start_soon(receive)
+        async with client.connect(server.contact) as peer:
+            for number in range(3):
+                hand = Hand(await peer.open_stream(), tmp_path / "x", id=bytes([number]) * wire.ID_SIZE)
+                await hand.begin()
+                await hand.stream.reset()
+            await until_true(lambda: heard.count(TransferState.FAILED) == 3)
+            for number in range(3):
+                hand = Hand(await peer.open_stream(), tmp_path / "x", id=bytes([number]) * wire.ID_SIZE)
+                await until(hand, "hash sent")
 
 
 # --- refused, and other trouble --------------------------------------------------------------------------
@@ -713,7 +780,7 @@ START = wire.Have(0, EMPTY)
         (b"\x77", TransferRefused, "speaks otherwise"),
         (b"HTTP/1.1 400 Bad Request", TransferRefused, "speaks otherwise"),
         (words(wire.Done(EMPTY, "x")), TransferBroken, "protocol"),
-        (words(wire.Failed(2, "no room \x1b[31m")), TransferRefused, "no room"),
+        (words(wire.Failed(2, "no room \x1b[31m")), TransferRefused, "no room \ufffd\\[31m$"),
         (words(wire.Failed(99, "")), TransferRefused, "code 99"),
         (words(wire.Failed(6, "")), TransferRefused, "not what was sent"),
         (words(START, START), TransferBroken, "protocol"),
@@ -909,7 +976,11 @@ async def test_a_connection_that_stays_broken_is_given_up(tmp_path: Path) -> Non
         assert isinstance(breaks[0].error, TransferBroken)
 
 
-async def test_a_peer_that_agrees_and_never_takes_a_byte_is_given_up(tmp_path: Path) -> None:
+async def test_a_peer_that_agrees_and_never_takes_a_byte_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(delivery, "_LONGEST_PAUSE", 0.01)
     make(tmp_path / "x")
     breaks: list[Any] = []
     async with network(tmp_path / "in") as net:
