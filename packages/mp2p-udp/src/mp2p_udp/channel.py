@@ -123,6 +123,11 @@ class UdpChannel:
         if index is not None and (member := self._members.get(index)) is not None:
             member.rejoin(now)
 
+    def rejoin(self) -> None:
+        """Leave and join on every interface now, so that the kernel reports the group again."""
+        for member in self._members.joined():
+            member.rejoin(time.monotonic())
+
     def silent(self) -> None:
         """Hear that a peer has gone silent: a switch may have forgotten the group (contract)."""
         if self._upkeep is not None:
