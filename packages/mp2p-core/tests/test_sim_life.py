@@ -9,7 +9,7 @@ import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.events import StreamChanged
+from mp2p_core.proto.events import PeerSilent, StreamChanged
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 
 
@@ -158,3 +158,23 @@ def test_both_sides_asking_for_new_keys_at_once_settle_on_one_epoch() -> None:
         assert pair.out.closed is None, f"seed {seed}"
         assert pair.out.session.handshake_hash == pair.into.session.handshake_hash, f"seed {seed}"
         assert [data for _, data in pair.b.messages] == [b"%d" % n for n in range(10)], f"seed {seed}"
+
+
+def test_a_peer_that_goes_silent_is_told_of_once_a_search_and_only_then() -> None:
+    pair = Pair(1)
+    silent: list[float] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, PeerSilent):
+            assert event.connection is pair.out
+            silent.append(pair.sim.now)
+
+    pair.a.on_event = listen
+    pair.say(b"heard")
+    pair.sim.run(5)
+    assert silent == []
+    pair.sim.cut = lambda datagram: datagram.destination == pair.a.group
+    pair.say(b"not answered")
+    pair.sim.run(8)
+    assert len(silent) >= 1
+    assert len(silent) <= 4, "once for each search"

@@ -56,6 +56,12 @@ class Driver:
         if hasattr(channel, "maintain"):
             await cast("MaintainedChannel", channel).maintain()
 
+    def silent(self) -> None:
+        """Let the channels know that a peer no longer answers: a switch may have forgotten this machine."""
+        for each in self._channels:
+            if hasattr(each.channel, "silent"):
+                cast("MaintainedChannel", each.channel).silent()
+
     def _take_in(self, number: int, trains: Sequence[Train]) -> None:
         now = self._clock()
         for train in trains:

@@ -34,6 +34,7 @@ from mp2p_core.proto.events import (
     ConnectionReplaced,
     Event,
     MessageReceived,
+    PeerSilent,
     PingAnswered,
     StreamChanged,
 )
@@ -221,6 +222,8 @@ class Node:
             elif isinstance(event, Accepted):
                 self._accepted.append(self._peer(event.connection))
                 self._knock.ring()
+            elif isinstance(event, PeerSilent):
+                self.driver.silent()
             elif isinstance(event, ConnectionClosed):
                 if (peer := self._peers.pop(event.connection, None)) is not None:
                     peer.end()

@@ -20,7 +20,7 @@ from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.calls import Calls
 from mp2p_core.proto.connection import ConnectionTable
-from mp2p_core.proto.events import ConnectFailed
+from mp2p_core.proto.events import ConnectFailed, PeerSilent
 from mp2p_core.proto.initiator import Dial, Outgoing
 from mp2p_core.proto.lifecycle import Lifecycle
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
@@ -245,6 +245,8 @@ class Endpoint:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
         if (dial := self._calls.renew(session, now)) is not None:
             session.searching = session.roaming.fading
+            if session.searching and connection is not None:
+                self._life.events.append(PeerSilent(connection))
             self._advance(dial, now)
             self._counters["rekeys-begun"] += 1
 

@@ -17,6 +17,7 @@ __all__ = [
     "ConnectionReplaced",
     "Event",
     "MessageReceived",
+    "PeerSilent",
     "PingAnswered",
     "StreamChanged",
 ]
@@ -80,6 +81,12 @@ class ConnectionReplaced(NamedTuple):
     new: Connection
 
 
+class PeerSilent(NamedTuple):
+    """Nothing has come back from a peer for several probes: it is being looked for."""
+
+    connection: Connection
+
+
 class ConnectionClosed(NamedTuple):
     """The last event of a connection."""
 
@@ -96,5 +103,6 @@ Event: TypeAlias = (
     | PingAnswered
     | StreamChanged
     | ConnectionReplaced
+    | PeerSilent
     | ConnectionClosed
 )
