@@ -229,7 +229,7 @@ async def test_texts_that_nobody_takes_are_bounded(transport: IpTransport) -> No
     [
         ("10.0.0.1", AddressError, "IPv4 groups come from"),
         ("224.0.230.7:53", AddressError, "below 1024"),
-        ("ff1e::8000:1", AddressError, "For an IPv6 group choose the transport of IPv6"),
+        ("ff1e::8000:1", AddressError, "For an IPv6 group leave out --ipv4"),
         ("nonsense", AddressError, "is no IPv4 address"),
     ],
 )

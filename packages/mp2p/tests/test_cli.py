@@ -21,6 +21,7 @@ from mp2p.cli.listen import read_access
 from mp2p.cli.ping import Tally
 
 KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
+CLASSIC = ["classic send", "classic serve"]
 NAMES = ["demo", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file"]
 
 
@@ -40,12 +41,12 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def test_the_commands() -> None:
-    assert sorted(name for name, _ in commands()) == NAMES
+    assert sorted(name for name, _ in commands()) == sorted([*NAMES, *CLASSIC, "classic"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CLASSIC])
 def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
-    result = runner.invoke(cli, [name, "--help"])
+    result = runner.invoke(cli, [*name.split(), "--help"])
     assert result.exit_code == 0
     assert "--json" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -55,6 +56,13 @@ def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
 def test_shared_options(runner: CliRunner, name: str) -> None:
     text = runner.invoke(cli, [name, "--help"]).stdout
     for option in ("--key", "--transport", "--interface", "--port", "--reach", "--address", "--timeout"):
+        assert option in text
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_shared_options_of_the_classic_commands(runner: CliRunner, name: str) -> None:
+    text = runner.invoke(cli, [*name.split(), "--help"]).stdout
+    for option in ("--ipv4", "--prefix6", "--key", "--share-key", "--interface", "--port", "--reach"):
         assert option in text
 
 
@@ -76,6 +84,7 @@ def test_L1_no_option_takes_a_secret() -> None:
         *((name, "contact") for name in ("ping", "send", "send-file")),
         ("send", "texts"),
         ("send-file", "files"),
+        *(("classic send", name) for name in ("address", "key_of_server", "text")),
     }
     for name, command in commands():
         for parameter in command.params:

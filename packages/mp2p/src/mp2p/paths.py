@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["default_contacts_path", "default_key_path"]
+__all__ = ["default_classic_key_path", "default_contacts_path", "default_key_path"]
 
 
 def default_key_path() -> Path:
@@ -21,3 +21,8 @@ def default_key_path() -> Path:
 def default_contacts_path() -> Path:
     """Return where this user's contacts are kept: `contacts.toml`, beside the key."""
     return default_key_path().with_name("contacts.toml")
+
+
+def default_classic_key_path() -> Path:
+    """Return where this user's key of the classic profile is kept: `classic-key`, beside the key of version 1."""
+    return default_key_path().with_name("classic-key")

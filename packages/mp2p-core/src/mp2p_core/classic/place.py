@@ -63,8 +63,8 @@ class ClassicPlace:
         try:
             address = (parse_ipv4 if is_v4 else parse_ipv6)(text)
         except AddressError as error:
-            other = "IPv6" if is_v4 else "IPv4"
-            raise AddressError(f"{error}. For an {other} group choose the transport of {other}") from None
+            other = "IPv6 group leave out --ipv4" if is_v4 else "IPv4 group choose the transport v4 (--ipv4)"
+            raise AddressError(f"{error}. For an {other}") from None
         if transport.name == _PREFIX and "]:" not in text:
             address = address[:2] + c.PREFIX_PORT.to_bytes(2) + address[4:]
         check_classic_group(address)

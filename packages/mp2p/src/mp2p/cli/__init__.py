@@ -3,6 +3,7 @@
 commands                                  the group, and what it does with errors
 demo, identity, listen, ping, send        one module, or package, for each command
 receive_file, send_file                   as well
+classic                                   the group of classic_serve and classic_send, with classic_options
 options, supervise, transfers             what they share: options, signals, the progress of files
 courier                                   the protocol of listen and send
 contacts, errors, lines, output           files, exit codes, standard input, printing

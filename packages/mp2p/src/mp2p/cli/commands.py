@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mp2p.cli.classic import classic
 from mp2p.cli.demo import demo
 from mp2p.cli.doctor import doctor
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain, reader_gone
@@ -93,5 +94,5 @@ def cli(context: click.Context) -> None:
         context.exit(ExitCode.USAGE)
 
 
-for _command in (demo, show_identity, listen, send, receive_file, send_file, ping, doctor):
+for _command in (demo, show_identity, listen, send, receive_file, send_file, ping, doctor, classic):
     cli.add_command(_command)

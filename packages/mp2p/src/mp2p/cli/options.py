@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,18 @@ import click
 import mp2p
 from mp2p.cli.output import Printer, printer
 from mp2p_core.access import Allow
+from mp2p_core.transport import InterfaceStatus
 
-__all__ = ["NodeOptions", "json_option", "node_options", "seconds"]
+__all__ = [
+    "NodeOptions",
+    "interface_option",
+    "json_option",
+    "node_options",
+    "reach_option",
+    "seconds",
+    "timeout_option",
+    "warn_of_unused",
+]
 
 
 def seconds(text: str) -> float:
@@ -58,11 +68,7 @@ class NodeOptions:
             address=self.address,
         ) as node:
             for channel in node.status():
-                for interface in channel.interfaces:
-                    if interface.name in self.interfaces and not interface.joined:
-                        self.printer.warn(
-                            f"{channel.transport} does not use interface {interface.name}: {interface.detail}"
-                        )
+                warn_of_unused(self.printer, self.interfaces, channel.transport, channel.interfaces)
             yield node
 
     @asynccontextmanager
@@ -78,8 +84,42 @@ class NodeOptions:
                 yield peer
 
 
+def warn_of_unused(
+    to: Printer, asked: Sequence[str], transport: str, interfaces: Sequence[InterfaceStatus]
+) -> None:
+    """Warn of every interface asked for that a transport does not use."""
+    for interface in interfaces:
+        if interface.name in asked and not interface.joined:
+            to.warn(f"{transport} does not use interface {interface.name}: {interface.detail}")
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs."
+)
+
+interface_option = click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    metavar="NAME",
+    help="Use only this network interface; may be repeated. Default: every eligible one.",
+)
+
+reach_option = click.option(
+    "--reach",
+    type=click.Choice([reach.name.lower() for reach in mp2p.Reach]),
+    default="global",
+    show_default=True,
+    help="How far datagrams may travel: this machine, this link, this site, or anywhere.",
+)
+
+timeout_option = click.option(
+    "--timeout",
+    type=seconds,
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the peer.",
 )
 
 _OPTIONS = (
@@ -97,13 +137,7 @@ _OPTIONS = (
         help="Use only this transport, such as v4, v6 or v6-prefix; may be repeated. Default: all that need "
         "nothing but a key.",
     ),
-    click.option(
-        "--interface",
-        "interfaces",
-        multiple=True,
-        metavar="NAME",
-        help="Use only this network interface; may be repeated. Default: every eligible one.",
-    ),
+    interface_option,
     click.option(
         "--port",
         type=click.IntRange(1024, 65535),
@@ -112,13 +146,7 @@ _OPTIONS = (
         metavar="N",
         help="UDP port to listen on.",
     ),
-    click.option(
-        "--reach",
-        type=click.Choice([reach.name.lower() for reach in mp2p.Reach]),
-        default="global",
-        show_default=True,
-        help="How far datagrams may travel: this machine, this link, this site, or anywhere.",
-    ),
+    reach_option,
     click.option(
         "--address",
         default="derived",
@@ -127,14 +155,7 @@ _OPTIONS = (
         help="Group to listen on: derived from the key, so that the key alone is enough to reach it; random; "
         "or this one, such as v4:224.0.230.7:1024.",
     ),
-    click.option(
-        "--timeout",
-        type=seconds,
-        default=20.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for the peer.",
-    ),
+    timeout_option,
     json_option,
 )
 
