@@ -16,6 +16,7 @@ Layers, lowest first; a module imports only from those before it:
     peer
     dialing, driver
     node, classic
+    lifetime
     testing                      needs everything above, nothing needs it
 """
 
@@ -43,7 +44,8 @@ from mp2p_core.errors import (
     TransportError,
     UsageError,
 )
-from mp2p_core.node import ChannelStatus, Node, open_node
+from mp2p_core.lifetime import open_node
+from mp2p_core.node import ChannelStatus, Node
 from mp2p_core.peer import Peer
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.stream import Stream

@@ -12,7 +12,7 @@ from mp2p_core.errors import UsageError
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.proto.responder import Access
 
-__all__ = ["Allow", "access_for"]
+__all__ = ["AccessPolicies", "Allow", "access_for"]
 
 _log = logging.getLogger("mp2p")
 
@@ -64,6 +64,29 @@ class _Function:
                 self._reported = True
                 _log.exception("the allow= function failed; whoever it fails for is refused")
             return False
+
+
+class AccessPolicies:
+    """Several policies as one: who any of them lets in, comes in."""
+
+    def __init__(self, first: Access) -> None:
+        self._policies = [first]
+
+    def add(self, policy: Access) -> None:
+        """Let in whom this one does, too."""
+        self._policies.append(policy)
+
+    def remove(self, policy: Access) -> None:
+        """Ask this one no more."""
+        self._policies.remove(policy)
+
+    def may_know(self, x25519: bytes) -> bool:
+        """Tell whether any of them may know this X25519 key."""
+        return any(policy.may_know(x25519) for policy in self._policies)
+
+    def allows(self, key: PublicKey) -> bool:
+        """Tell whether any of them lets this key in."""
+        return any(policy.allows(key) for policy in self._policies)
 
 
 def access_for(allow: Allow) -> Access:

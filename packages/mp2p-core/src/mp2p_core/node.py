@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.abc import TaskGroup
 
-from mp2p_core.access import Allow, access_for
+from mp2p_core.access import AccessPolicies, Allow, access_for
 from mp2p_core.contact import Contact
 from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
 from mp2p_core.driver import Driver
-from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable, UsageError
-from mp2p_core.keyfile import TimestampStore, load_or_create_identity
-from mp2p_core.opening import Opened, Wanted, open_channels, read_reach
-from mp2p_core.peer import Peer
+from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable
+from mp2p_core.keyfile import TimestampStore
+from mp2p_core.opening import Opened
+from mp2p_core.peer import Peer, PeerLinks
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.constants import DEFAULT_IDLE_TIMEOUT, DEFAULT_PORT, HANDSHAKE_BUDGET
+from mp2p_core.proto.constants import DEFAULT_PORT, HANDSHAKE_BUDGET
 from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.events import (
     Accepted,
@@ -40,10 +38,15 @@ from mp2p_core.proto.events import (
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.transport import InterfaceStatus, Reach, Transport
+from mp2p_core.transport import InterfaceStatus, Reach
 from mp2p_core.waiting import Bell, signal_maker
 
-__all__ = ["ChannelStatus", "Node", "open_node"]
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from anyio.abc import TaskGroup
+
+__all__ = ["ChannelStatus", "Node"]
 
 _log = logging.getLogger("mp2p")
 
@@ -62,15 +65,22 @@ class ChannelStatus:
 class _Dialing:
     """A `connect` that waits for its outcome."""
 
-    __slots__ = ("done", "outcome")
+    __slots__ = ("done", "outcome", "peer")
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer | None) -> None:
         self.done = anyio.Event()
+        self.peer = peer
+        """The peer that is called again, if it is one that was connected before."""
         self.outcome: Peer | ConnectFailed | None = None
 
 
 class Node:
-    """An identity on the network. Comes from `open_node`."""
+    """An identity on the network. Comes from `open_node`.
+
+    Packages that build on it derive from it, with peers of their own (`make_peer`), and open theirs by
+    `mp2p_core.lifetime.open_node_as`. `tasks` runs for as long as the node does: what is started there ends with
+    it, and an error that leaves it ends the node.
+    """
 
     def __init__(
         self,
@@ -79,7 +89,12 @@ class Node:
         opened: Opened,
         timestamps: TimestampStore,
         clock: Callable[[], float],
+        *,
+        access: AccessPolicies,
+        tasks: TaskGroup,
     ) -> None:
+        self.tasks = tasks
+        self._access = access
         self._identity = identity
         self._endpoint = endpoint
         self._opened = opened
@@ -157,14 +172,37 @@ class Node:
         async with await self._dial(read_contact(contact), timeout) as peer:
             yield peer
 
-    async def _dial(self, contact: Contact, timeout: float) -> Peer:
+    async def reconnect(
+        self, peer: Peer, contact: str | Contact | PublicKey, timeout: float = HANDSHAKE_BUDGET
+    ) -> None:
+        """Call a peer whose connection has ended again: the same `Peer` goes on over a new connection.
+
+        Does nothing when it has not ended. Raises as `connect` does.
+        """
+        if peer.closed is not None:
+            await self._dial(read_contact(contact), timeout, peer)
+
+    @contextmanager
+    def admit(self, allow: Allow) -> Iterator[None]:
+        """Let these connect, too, within the block. Those who are connected by its end stay so.
+
+        Raises `ContactError`, `BadKey` or `UsageError`.
+        """
+        access = access_for(allow)
+        self._access.add(access)
+        try:
+            yield
+        finally:
+            self._access.remove(access)
+
+    async def _dial(self, contact: Contact, timeout: float, again: Peer | None = None) -> Peer:
         targets = targets_for(contact, self._opened.channels)
         if self._closed:
             raise Closed(0, "this node is closed")
         timestamp = self._timestamps.next(int(time.time() * 1e6))
         if self._timestamps.warning is not None:
             _log.warning("%s", self._timestamps.warning)
-        dialing = _Dialing()
+        dialing = _Dialing(again)
         number = self._endpoint.connect(
             contact.key, targets, timestamp=timestamp, timeout=timeout, now=self._clock()
         )
@@ -229,6 +267,9 @@ class Node:
                     peer.end()
             elif (dialing := self._dialing.get(event.dial)) is not None:
                 if isinstance(event, Connected):
+                    if (again := dialing.peer) is not None and again.closed is not None:
+                        self._peers[event.connection] = again
+                        again.renew(event.connection)
                     dialing.outcome, connected = self._peer(event.connection), True
                 else:
                     dialing.outcome = event
@@ -241,7 +282,7 @@ class Node:
     def _peer(self, connection: Connection) -> Peer:
         peer = self._peers.get(connection)
         if peer is None:
-            peer = self._peers[connection] = Peer(
+            peer = self._peers[connection] = self.make_peer(
                 connection,
                 flush=self._flush_one,
                 close=self._close_one,
@@ -249,6 +290,10 @@ class Node:
                 make_signal=self._make_signal,
             )
         return peer
+
+    def make_peer(self, connection: Connection, **links: Unpack[PeerLinks]) -> Peer:
+        """Make the object for a new connection."""
+        return Peer(connection, **links)
 
     def _flush_one(self, connection: Connection) -> None:
         self._endpoint.flush(connection)
@@ -293,95 +338,3 @@ class Node:
         with anyio.CancelScope(shield=True):
             for _, channel in self._opened.channels:
                 await channel.aclose()
-
-
-class _OpenNode(AbstractAsyncContextManager[Node]):
-    """Opens a node, runs its tasks, closes it.
-
-    A class rather than a generator, so that what the application raises leaves the block as it is and not
-    inside an exception group.
-    """
-
-    def __init__(self, identity: Callable[[], tuple[Identity, TimestampStore]], wanted: Wanted, allow: Allow,
-                 idle_timeout: float, clock: Callable[[], float]) -> None:  # fmt: skip
-        self._make_identity = identity
-        self._wanted = wanted
-        self._access = access_for(allow)
-        self._idle_timeout = idle_timeout
-        self._clock = clock
-        self._node: Node | None = None
-        self._tasks: TaskGroup | None = None
-
-    async def __aenter__(self) -> Node:
-        identity, timestamps = self._make_identity()
-        opened = await open_channels(self._wanted, identity.public, os.urandom)
-        endpoint = Endpoint(
-            identity,
-            self._access,
-            now=self._clock(),
-            idle_timeout=self._idle_timeout,
-            epoch_us=int(time.time() * 1e6),
-        )
-        node = self._node = Node(identity, endpoint, opened, timestamps, self._clock)
-        for name, reason in opened.skipped:
-            _log.info("transport %s is not used: %s", name, reason)
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        for number in range(len(opened.channels)):
-            self._tasks.start_soon(node.driver.receive_forever, number)
-            self._tasks.start_soon(node.driver.maintain, number)
-        self._tasks.start_soon(node.driver.keep_time)
-        return node
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._node is not None
-        assert self._tasks is not None
-        try:
-            if kind is None:
-                await self._node.aclose()
-        finally:
-            await self._node.leave()
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(None, None, None)
-
-
-def open_node(
-    key: str | os.PathLike[str] | Identity | None = None,
-    *,
-    allow: Allow = "nobody",
-    transports: Sequence[str | Transport] | None = None,
-    interfaces: Sequence[str] = (),
-    port: int = DEFAULT_PORT,
-    reach: Reach | str = Reach.GLOBAL,
-    address: str = "derived",
-    idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
-    clock: Callable[[], float] = time.monotonic,
-) -> AbstractAsyncContextManager[Node]:
-    """Open a node: `async with open_node("thermostat.key") as node`.
-
-    key: a key file, made with mode 0600 on first use; or an `Identity`; None is a fresh identity kept
-    nowhere. allow: who may connect (see `Allow`); nobody by default. transports: names or instances;
-    None opens every installed one whose address follows from the key. interfaces: names; empty means every
-    eligible one. port: UDP port for derived and random addresses. reach: how far datagrams may travel.
-    address: "derived" (from the key, so that the key alone reaches the node), "random", or an address text.
-    idle_timeout: seconds of silence after which a peer is given up. clock: seconds that never go back.
-
-    Raises on entering: `KeyFileError`, `NoMulticast`, `PortTaken`, `AddressError`, `TransportError`,
-    `UsageError`.
-    """
-    if not 1 <= port <= 65535:
-        raise UsageError(f"port {port} is not one: choose 1024 to 65535")
-    if not idle_timeout > 0:
-        raise UsageError(f"an idle timeout of {idle_timeout} s: choose a positive number of seconds")
-    wanted = Wanted(transports, tuple(interfaces), port, read_reach(reach), address)
-
-    def identity() -> tuple[Identity, TimestampStore]:
-        if key is None:
-            return Identity.generate(), TimestampStore(None)
-        if isinstance(key, Identity):
-            return key, TimestampStore(None)
-        return load_or_create_identity(key), TimestampStore(key)
-
-    return _OpenNode(identity, wanted, allow, idle_timeout, clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.session import Session
     from mp2p_core.proto.stream_table import StreamEvent
 
-__all__ = ["LINGER", "LINGER_SILENCE", "Peer"]
+__all__ = ["LINGER", "LINGER_SILENCE", "Peer", "PeerLinks"]
 
 _log = logging.getLogger("mp2p")
 
@@ -36,6 +36,15 @@ LINGER_SILENCE: Final = 3.0
 _SENDS_PER_YIELD: Final = 32
 _ENDED_STREAMS: Final = 32
 """Streams that have ended and may be remembered before somebody looks for them."""
+
+
+class PeerLinks(TypedDict):
+    """What a node gives each of its peers."""
+
+    flush: Callable[[Connection], None]
+    close: Callable[[Connection, int, str], None]
+    describe: Callable[[Connection], str]
+    make_signal: Callable[[], Signal]
 
 
 class _Ping:
@@ -67,17 +76,13 @@ class Peer:
     def __init__(
         self,
         connection: Connection,
-        *,
-        flush: Callable[[Connection], None],
-        close: Callable[[Connection, int, str], None],
-        describe: Callable[[Connection], str],
-        make_signal: Callable[[], Signal],
+        **links: Unpack[PeerLinks],
     ) -> None:
         self._connection = connection
-        self._flush = flush
-        self._close = close
-        self._describe = describe
-        self._make_signal = make_signal
+        self._flush = links["flush"]
+        self._close = links["close"]
+        self._describe = links["describe"]
+        make_signal = self._make_signal = links["make_signal"]
         self._inbox: deque[bytes] = deque()
         self._waiting: Signal | None = None
         self._pings: dict[int, _Ping] = {}
@@ -327,13 +332,17 @@ class Peer:
             if number == (1 if session.initiator else 0):
                 self._reader.attach(opened)
                 return
-            self._opened.append(opened)
+            self.stream_opened(opened)
         elif kind is not StreamEventKind.STREAMS_AVAILABLE:
             if (stream := self._streams.get((session, number))) is not None:
                 stream.notice(event)
             if kind is not StreamEventKind.FINISHED and kind is not StreamEventKind.STOPPED:
                 return
         self._changed.ring()
+
+    def stream_opened(self, stream: Stream) -> None:
+        """Keep a stream of the peer for `accept_stream`. To be overridden by those who know better what to do."""
+        self._opened.append(stream)
 
     def renew(self, connection: Connection) -> None:
         """Go on over a new connection: the peer has started anew, and what was under way is lost."""

@@ -74,6 +74,8 @@ class Stream(ByteStream):
         self._reset: int | None = None
         self._ignored = False
         self._closed = False
+        self.abandoned: Callable[[], None] | None = None
+        """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -103,6 +105,25 @@ class Stream(ByteStream):
                 while not (taken := self._write(view[start : start + _CHUNK])):
                     await self._until_writable()
                 start += taken
+
+    def send_nowait(self, item: bytes, *, last: bool = False) -> bool:
+        """Queue all of `item` if there is room, and tell whether there was. Raises as `send` does.
+
+        With `last` it ends our direction, too, and in the same packet.
+        """
+        with self._sending:
+            self._check_sending()
+            try:
+                if item and not self._streams.write(self.number, item, whole=True):
+                    return False
+                if last:
+                    self._streams.finish(self.number)
+                    self._finished = True
+            except StreamClosed as error:
+                self._stopped = error.code
+                raise
+            self._flush(self._connection)
+            return True
 
     def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False) -> int:
         self._check_sending()
@@ -226,6 +247,37 @@ class Stream(ByteStream):
             self._closed = True
         self.wake()
 
+    def close_now(self) -> None:
+        """Do what `aclose` does, where nothing can be awaited."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._finished and self.alive:
+            self._finished = True
+            with contextlib.suppress(StreamClosed):
+                self._streams.finish(self.number)
+        self._let_go(0)
+
+    def abort(self, code: int = 0) -> None:
+        """Give up both directions at once, as `reset` and `stop` do. Never waits."""
+        if self._closed:
+            return
+        self._closed = self._finished = True
+        if self.alive:
+            self._streams.reset(self.number, code)
+        self._let_go(code)
+
+    def _let_go(self, code: int) -> None:
+        self.abandoned = None
+        if self.alive:
+            self._streams.stop(self.number, code)
+            self._flush(self._connection)
+        self.wake()
+
+    def serve(self) -> None:
+        """Say that the application is at work on this stream: that the peer gives it up is then no attack."""
+        self._streams.serve(self.number)
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -253,11 +305,20 @@ class Stream(ByteStream):
             self._wake(self._readable)
         elif event.kind in (StreamEventKind.WRITABLE, StreamEventKind.STOPPED):
             self._wake(self._writable)
+            if event.kind is StreamEventKind.STOPPED:
+                self._abandon()
 
     def wake(self) -> None:
         """Wake whoever waits: the connection or the stream has ended."""
         self._wake(self._readable)
         self._wake(self._writable)
+        if not self.alive:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if (abandoned := self.abandoned) is not None:
+            self.abandoned = None
+            abandoned()
 
     @property
     def alive(self) -> bool:

@@ -56,7 +56,7 @@ class LiveStream:
         self.send = send
         self.receive = receive
         self.cancelled = False
-        """Whether the peer has cancelled it, which counts once."""
+        """Whether the peer has cancelled it, which counts once, or may do so because the application serves it."""
 
 
 class StreamTable:

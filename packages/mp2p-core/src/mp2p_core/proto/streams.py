@@ -157,6 +157,12 @@ class Streams:
             self._tell_max_data()
             self._forget_if_done(stream, live)
 
+    def serve(self, stream: int) -> None:
+        """Note that the application is at work on a stream: that the peer gives it up is then no attack."""
+        live = self._table.find(stream)
+        if live is not None:
+            live.cancelled = True
+
     def __contains__(self, stream: int) -> bool:
         """Tell whether a stream is live: open, or not yet known to have ended in every respect."""
         return stream in self._table.live

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from mp2p_core.errors import AddressError
-from mp2p_core.node import open_node
+from mp2p_core.lifetime import open_node
 from mp2p_core.peer import Peer
 from mp2p_core.proto.constants import DEFAULT_PORT
 from mp2p_core.transport import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mp2p_core.node import open_node
+from mp2p_core.lifetime import open_node
 from mp2p_core.peer import Peer
 from mp2p_core.testing.memory import MemoryHub
 
