@@ -22,7 +22,7 @@ from mp2p.cli.ping import Tally
 
 KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
 CLASSIC = ["classic send", "classic serve"]
-NAMES = ["demo", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file"]
+NAMES = ["demo", "discover", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file"]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("demo", "discover")])
 def test_shared_options(runner: CliRunner, name: str) -> None:
     text = runner.invoke(cli, [name, "--help"]).stdout
     for option in ("--key", "--transport", "--interface", "--port", "--reach", "--address", "--timeout"):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 import mp2p_core
+from mp2p.discovery import Found, announce, discover
 from mp2p.paths import default_key_path
 from mp2p.transfer import (
     FileError,
@@ -63,6 +64,7 @@ __all__ = [
     "DatagramTooLarge",
     "FileError",
     "FileReceiver",
+    "Found",
     "Identity",
     "KeyFileError",
     "LocalNetworkError",
@@ -84,8 +86,10 @@ __all__ = [
     "TransferredFile",
     "TransportError",
     "UsageError",
+    "announce",
     "default_key_path",
     "deliver_files",
+    "discover",
     "open_node",
     "receive_files",
     "send_file",

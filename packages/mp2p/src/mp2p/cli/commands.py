@@ -11,6 +11,7 @@ import click
 
 from mp2p.cli.classic import classic
 from mp2p.cli.demo import demo
+from mp2p.cli.discover import discover
 from mp2p.cli.doctor import doctor
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain, reader_gone
 from mp2p.cli.identity import show_identity
@@ -94,5 +95,18 @@ def cli(context: click.Context) -> None:
         context.exit(ExitCode.USAGE)
 
 
-for _command in (demo, show_identity, listen, send, receive_file, send_file, ping, doctor, classic):
+_COMMANDS = (
+    demo,
+    show_identity,
+    listen,
+    send,
+    receive_file,
+    send_file,
+    ping,
+    discover,
+    doctor,
+    classic,
+)
+
+for _command in _COMMANDS:
     cli.add_command(_command)

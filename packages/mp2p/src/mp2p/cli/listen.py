@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 import click
@@ -11,7 +12,6 @@ import mp2p
 from mp2p.cli import supervise
 from mp2p.cli.contacts import load_contacts
 from mp2p.cli.courier import Courier
-from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Line, Printer
 from mp2p.paths import default_contacts_path
@@ -29,16 +29,19 @@ allow_option = click.option(
 
 
 @click.command(short_help="Print the messages that peers send.")
+@click.option(
+    "--announce", "name", metavar="NAME", help="Let `mp2p discover` on this link find this node under a name."
+)
 @allow_option
 @node_options
-def listen(options: NodeOptions, allow: Sequence[str]) -> int:
+def listen(options: NodeOptions, allow: Sequence[str], name: str | None) -> int:
     """Print the messages that peers send, one a line, and confirm each to its sender.
 
     The first line tells how to reach this node: whoever has the contact, or just the key, can send
     something with `mp2p send CONTACT TEXT`, if --allow lets them.
     """
     names, allowed = read_access(allow)
-    return supervise.run(lambda: _listen(options, allowed, names))
+    return supervise.run(lambda: _listen(options, allowed, names, name))
 
 
 def read_access(allow: Sequence[str]) -> tuple[dict[mp2p.PublicKey, str], Allow]:
@@ -57,7 +60,9 @@ def read_access(allow: Sequence[str]) -> tuple[dict[mp2p.PublicKey, str], Allow]
     return names, keys or "nobody"
 
 
-async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey, str]) -> int:
+async def _listen(
+    options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey, str], announced: str | None
+) -> int:
     printer = options.printer
 
     async def serve(peer: mp2p.Peer) -> None:
@@ -72,11 +77,14 @@ async def _listen(options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey
 
         await Courier(peer, take).pump()
 
-    async with options.open_node(allow) as node, anyio.create_task_group() as group:
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(options.open_node(allow))
+        if announced is not None:
+            await stack.enter_async_context(mp2p.announce(node, announced, interfaces=options.interfaces))
+        group = await stack.enter_async_context(anyio.create_task_group())
         announce(printer, node, allow)
         while True:
             group.start_soon(serve, await node.accept())
-    return ExitCode.DONE
 
 
 def announce(printer: Printer, node: mp2p.Node, allow: Allow) -> None:
