@@ -19,10 +19,18 @@ SANS_IO = ("errors", "frames", "interface", "limits", "method", "scan", "schema"
 
 
 def _imported(module: str) -> set[str]:
+    """Return what a module imports at run time."""
     tree = ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
     return {
         name
         for node in ast.walk(tree)
+        if id(node) not in typing_only
         for name in (
             [node.module or ""]
             if isinstance(node, ast.ImportFrom)

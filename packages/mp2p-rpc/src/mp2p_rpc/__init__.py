@@ -15,10 +15,20 @@ Layers, lowest first; a module imports only from those before it:
     schema
     method
     interface
+    boundary, call, access, answers, exchange
+    client, offer
+    directory
+    incoming
+    server
+    node
 """
 
 from __future__ import annotations
 
+from mp2p_rpc.access import Allow, Policy
+from mp2p_rpc.call import Call, Interceptor, current_call
+from mp2p_rpc.client import Retry
+from mp2p_rpc.directory import MethodDescription, ServiceDescription
 from mp2p_rpc.errors import (
     ArgumentError,
     ArgumentsRefused,
@@ -38,28 +48,42 @@ from mp2p_rpc.errors import (
 )
 from mp2p_rpc.interface import Function, Interface, Service, function, interface, method
 from mp2p_rpc.limits import Limits
+from mp2p_rpc.method import Shape
+from mp2p_rpc.node import Node, Peer, open_node
 
 __all__ = [
+    "Allow",
     "ArgumentError",
     "ArgumentsRefused",
     "BadAnswer",
     "BadResult",
     "Busy",
+    "Call",
     "CallError",
     "Deadline",
     "DeclaredError",
     "Function",
+    "Interceptor",
     "Interface",
     "InterfaceError",
     "InternalError",
     "Limits",
+    "MethodDescription",
+    "Node",
     "NotAllowed",
     "OutcomeUnknown",
+    "Peer",
+    "Policy",
     "RequestRefused",
+    "Retry",
     "RpcError",
     "Service",
+    "ServiceDescription",
+    "Shape",
     "UnknownMethod",
+    "current_call",
     "function",
     "interface",
     "method",
+    "open_node",
 ]

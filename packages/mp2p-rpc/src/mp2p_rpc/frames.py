@@ -146,10 +146,13 @@ def decode_error_untrusted(body: bytes) -> ErrorBody:
 class FrameReader:
     """Cuts what a stream brings into frames. Holds no more than one frame, and what came with its last byte."""
 
-    __slots__ = ("_at", "_buffer", "_limit")
+    __slots__ = ("_at", "_buffer", "limit", "wanted")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
+        """Bytes that a body may have, but for CALL and ERROR, which have a limit of their own."""
+        self.wanted = 0
+        """Bytes of the frame that is not whole yet; 0 when there is none, or not enough of it."""
         self._buffer = b""
         self._at = 0
 
@@ -167,17 +170,19 @@ class FrameReader:
     def next_untrusted(self) -> Frame | None:
         """Return the next whole frame, or None. Raises BadMessage, before the body of a frame too large is here."""
         buffer, at = self._buffer, self._at
+        self.wanted = 0
         if len(buffer) - at < FRAME_HEADER_SIZE:
             return None
         number, size = _HEAD.unpack_from(buffer, at)
         kind = _TYPES.get(number)
         if kind is None:
             raise BadMessage("malformed", f"there is no frame of type {number}")
-        limit = MAX_HEADER_SIZE if kind in _SMALL else self._limit
+        limit = MAX_HEADER_SIZE if kind in _SMALL else self.limit
         if size > limit:
             raise BadMessage("too-large", f"a message of {size} bytes, at most {limit} are taken")
         start = at + FRAME_HEADER_SIZE
         if len(buffer) - start < size:
+            self.wanted = FRAME_HEADER_SIZE + size
             return None
         self._at = start + size
         return Frame(kind, buffer[start : self._at])

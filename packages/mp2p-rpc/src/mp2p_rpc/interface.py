@@ -230,7 +230,7 @@ def _read(cls: type) -> Interface:
         if read.name in methods:
             raise InterfaceError(f"{name} has two methods called {read.name!r}")
         methods[read.name] = read
-    return Interface(name, options.version, methods, inspect.getdoc(cls) or "")
+    return Interface(name, options.version, methods, inspect.cleandoc(cls.__dict__.get("__doc__") or ""))
 
 
 def _said_about(cls: type, target: Callable[..., Any]) -> MethodOptions:

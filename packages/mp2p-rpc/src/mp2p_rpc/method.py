@@ -14,10 +14,11 @@ import msgspec
 from mp2p_rpc.errors import ArgumentError, DeclaredError, InterfaceError, RpcError
 from mp2p_rpc.schema import Codec, Misfit, make_record
 
-__all__ = ["Method", "MethodOptions", "Shape", "is_remote", "read_method"]
+__all__ = ["ANYTHING", "Method", "MethodOptions", "Shape", "is_remote", "read_method"]
 
 _STREAMS: Final = (AsyncIterator, AsyncIterable, AsyncGenerator)
-_ANYTHING: Final = Codec(Any)
+ANYTHING: Final = Codec(Any)
+"""For data of errors that nobody has declared."""
 
 
 class Shape(Enum):
@@ -108,7 +109,7 @@ class Method:
     def unbind(self, record: msgspec.Struct) -> dict[str, Any]:
         """Turn decoded arguments into those of the handler; what was not given keeps the handler's default."""
         values = {name: getattr(record, name) for name in self.fields}
-        if len(self.required) < len(values):
+        if not self.required.issuperset(self.fields):
             return {name: value for name, value in values.items() if value is not msgspec.UNSET}
         return values
 
@@ -116,7 +117,7 @@ class Method:
         """Return the type of an error's data."""
         if isinstance(error, DeclaredError) and (known := self.errors.get(error.code)) is not None:
             return known[1]
-        return _ANYTHING
+        return ANYTHING
 
 
 def is_remote(function: object) -> bool:

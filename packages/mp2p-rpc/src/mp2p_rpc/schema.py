@@ -80,6 +80,21 @@ class Codec:
         except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
             raise BadMessage("malformed", f"no msgpack of this type: {_first_line(error)}") from error
 
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the annotation."""
+        schema = msgspec.json.schema(self.annotation)
+        inner = schema.get("$defs", {})
+        name = schema.get("$ref", "").removeprefix("#/$defs/")
+        if name in inner and not any(_refers(each, schema["$ref"]) for each in inner.values()):
+            schema = {**inner.pop(name), **({"$defs": inner} if inner else {})}
+        return schema
+
+
+def _refers(schema: Any, reference: str) -> bool:
+    if isinstance(schema, dict):
+        return schema.get("$ref") == reference or any(_refers(each, reference) for each in schema.values())
+    return isinstance(schema, list) and any(_refers(each, reference) for each in schema)
+
 
 def make_record(name: str, fields: Iterable[tuple[Any, ...]]) -> type[msgspec.Struct]:
     """Make the type of arguments by name: (name, annotation) or (name, annotation, default) each."""

@@ -1,0 +1,31 @@
+"""Where other people's code runs inside ours: handlers, policies, iterators that the application gave."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+__all__ = ["Boundary"]
+
+
+class Boundary:
+    """A block whose exceptions end up in `error` and go no further; cancellation passes.
+
+    One place for what every server needs: a handler may raise anything, and no failure of it may end the node
+    or another call. The code after the block decides what the failure means.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Boundary:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+            return True
+        return False

@@ -1,0 +1,390 @@
+"""Make calls: the typed client, streams of results, retries."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mp2p_core import Closed, PeerUnreachable, StreamClosed, StreamReset
+from mp2p_rpc.answers import bad_answer, error_from
+from mp2p_rpc.boundary import Boundary
+from mp2p_rpc.call import Call, Interceptor
+from mp2p_rpc.errors import ArgumentError, BadAnswer, BadMessage, CallError, OutcomeUnknown
+from mp2p_rpc.exchange import CANCELLED, Exchange
+from mp2p_rpc.frames import CallHeader, Frame, FrameType, decode_error_untrusted, encode_call, encode_frame
+from mp2p_rpc.schema import Codec, Misfit
+
+if TYPE_CHECKING:
+    from mp2p_rpc.interface import Interface
+    from mp2p_rpc.limits import Limits
+    from mp2p_rpc.method import Method
+    from mp2p_rpc.node import Peer
+
+__all__ = ["Caller", "ResultStream", "Retry", "Sent", "make_call", "make_client"]
+
+_END: Final = encode_frame(FrameType.END)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how far apart, a call of an idempotent method is made again when its outcome is unknown."""
+
+    attempts: int = 5
+    """Calls in all. The caller's own deadline ends them earlier."""
+    first: float = 0.1
+    """Seconds before the second; each pause after that is `factor` times as long, up to `longest`."""
+    factor: float = 2.0
+    longest: float = 5.0
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the pause after each attempt but the last; half of each is drawn, so that callers spread."""
+        pause = self.first
+        for _ in range(self.attempts - 1):
+            yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
+            pause = min(pause * self.factor, self.longest)
+
+
+class Caller:
+    """Makes the calls of one client."""
+
+    __slots__ = ("_interceptors", "_interface", "_limits", "_metadata", "_retry", "peer")
+
+    def __init__(
+        self,
+        peer: Peer,
+        interface: Interface,
+        *,
+        limits: Limits,
+        retry: Retry,
+        metadata: Mapping[str, str],
+        interceptors: Sequence[Interceptor],
+    ) -> None:
+        self.peer = peer
+        self._interface = interface
+        self._limits = limits
+        self._retry = retry
+        self._metadata = metadata
+        self._interceptors = interceptors
+
+    async def call(self, method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a method that has one result, and return it."""
+        body, items = method.bind(args, kwargs)
+        call = self.begin(method)
+        if not self._interceptors:
+            return await self._result_of(method, call, body, items)
+        with self.intercept(call):
+            return await self._result_of(method, call, body, items)
+
+    def begin(self, method: Method) -> Call:
+        """Describe a call that is to be made, with the deadline of the caller's cancel scopes."""
+        return Call(
+            id=f"{random.getrandbits(64):016x}",
+            method=method.full_name,
+            version=self._interface.version,
+            shape=method.shape,
+            peer=self.peer.key,
+            incoming=False,
+            deadline=anyio.current_effective_deadline(),
+            metadata=dict(self._metadata),
+        )
+
+    def intercept(self, call: Call) -> ExitStack:
+        """Enter the interceptors."""
+        stack = ExitStack()
+        with stack:
+            for each in self._interceptors:
+                stack.enter_context(each(call))
+            return stack.pop_all()
+        raise AssertionError("an interceptor swallowed the failure of another to begin")
+
+    async def _result_of(self, method: Method, call: Call, body: bytes, items: Any) -> Any:
+        return await self.repeat(method, lambda: self._once(method, call, body, items))
+
+    async def repeat(self, method: Method, attempt: Callable[[], Any]) -> Any:
+        """Make a call, again and again if that does no harm and its outcome is unknown."""
+        if method.idempotent:
+            for pause in self._retry.pauses():
+                try:
+                    return await attempt()
+                except (OutcomeUnknown, Closed):
+                    await anyio.sleep(pause)
+                    with contextlib.suppress(PeerUnreachable):  # the next attempt says that it is closed
+                        await self.peer.reconnect()
+        return await attempt()
+
+    async def _once(self, method: Method, call: Call, body: bytes, items: Any) -> Any:
+        sent = await self.send(method, call, body, items)
+        try:
+            frame = await sent.next()
+            if frame.type is not FrameType.RESULT:
+                raise BadAnswer(f"{method.full_name}: the answer ends before the result")
+            result = sent.decode(frame)
+        finally:
+            sent.finish()
+        return result
+
+    async def send(self, method: Method, call: Call, body: bytes, items: Any) -> Sent:
+        """Open a stream and send the request. Raises `Closed` when that was certainly not begun."""
+        if len(body) > self._limits.message:
+            raise ArgumentError(
+                method.full_name,
+                f"the arguments are {len(body)} bytes, at most {self._limits.message} are sent: use a stream of items",
+            )
+        left = call.deadline - anyio.current_time()
+        header = CallHeader(
+            int(call.id, 16),
+            self._interface.name,
+            call.version,
+            method.name,
+            None if left == float("inf") else max(left, 0.0),
+            call.metadata,
+        )
+        request = encode_call(header) + encode_frame(FrameType.ARGUMENTS, body)
+        exchange = Exchange(await self.peer.open_stream(), self._limits.message)
+        sent = Sent(method, exchange, self._limits)
+        try:
+            await exchange.send(request, last=items is None)
+            sent.begun = True
+        except StreamClosed:
+            sent.begun = True  # the peer has its answer already: it is an error
+        except Closed as closed:
+            raise OutcomeUnknown("sent", str(closed)) from closed
+        finally:
+            if not sent.begun:
+                exchange.stream.abort(CANCELLED)
+        if items is not None:
+            sent.pump = _Pump(method, exchange, items, self._limits)
+            self.peer.background(sent.pump.run)
+        return sent
+
+
+class Sent:
+    """A call whose request is on its way: its answer is read here, for results of either kind."""
+
+    __slots__ = ("_complete", "_limits", "_method", "begun", "exchange", "items", "pump")
+
+    def __init__(self, method: Method, exchange: Exchange, limits: Limits) -> None:
+        self.exchange = exchange
+        self.pump: _Pump | None = None
+        self.begun = False
+        self.items = 0
+        """Items of the answer so far."""
+        self._method = method
+        self._limits = limits
+        self._complete = False
+
+    async def next(self) -> Frame:
+        """Wait for the next frame of the answer that is no error. Raises CallError."""
+        where = self._method.full_name
+        try:
+            frame = await self.exchange.receive_untrusted()
+            if frame is not None and frame.type is FrameType.ERROR:
+                self._complete = True
+                raise error_from(decode_error_untrusted(frame.body), self._method, self._limits)
+        except BadMessage as bad:
+            raise bad_answer(bad, self._method) from bad
+        except StreamReset as error:
+            raise self._unknown("the peer gave the call up") from error
+        except Closed as error:
+            raise self._unknown(str(error)) from error
+        except anyio.ClosedResourceError:
+            if self.pump is not None and self.pump.error is not None:
+                raise self.pump.error from None
+            raise
+        if frame is None:
+            raise self._broken(f"{where}: the answer breaks off")
+        self._complete = frame.type is not FrameType.ITEM
+        return frame
+
+    def decode(self, frame: Frame) -> Any:
+        """Read the result in a frame, or one item of it. Raises CallError."""
+        try:
+            return self._method.result.decode_untrusted(frame.body, self._limits)
+        except BadMessage as bad:
+            self._complete = False
+            raise bad_answer(bad, self._method) from bad
+
+    def _unknown(self, cause: str) -> CallError:
+        error = OutcomeUnknown(f"after {self.items} items" if self.items else "sent", cause)
+        error.method = self._method.full_name
+        return error
+
+    def _broken(self, message: str) -> CallError:
+        error = BadAnswer(message)
+        error.method = self._method.full_name
+        return error
+
+    def finish(self) -> None:
+        """Let go of the stream: in order when the answer is complete, or else by giving the call up. Never waits."""
+        if self.pump is not None:
+            self.pump.scope.cancel()
+        if self._complete:
+            self.exchange.stream.close_now()
+        else:
+            self.exchange.stream.abort(CANCELLED)
+
+
+class _Pump:
+    """Sends the items that the application yields, in a task of its own."""
+
+    def __init__(self, method: Method, exchange: Exchange, items: AsyncIterator[Any], limits: Limits) -> None:
+        assert method.items is not None
+        self.error: Exception | None = None
+        """What the application's iterator raised; the caller gets it."""
+        self.scope = anyio.CancelScope()
+        self._method = method
+        self._codec: Codec = method.items
+        self._exchange = exchange
+        self._items = items
+        self._limits = limits
+
+    async def run(self) -> None:
+        boundary = Boundary()
+        with self.scope, boundary:
+            try:
+                await self._send_all()
+            finally:
+                if (close := getattr(self._items, "aclose", None)) is not None:
+                    await close()
+        if boundary.error is not None and not isinstance(boundary.error, (StreamClosed, Closed)):
+            self.error = boundary.error
+            self._exchange.stream.abort(CANCELLED)
+
+    async def _send_all(self) -> None:
+        count = 0
+        name = self._method.items_name
+        async for item in self._items:
+            try:
+                data = self._codec.encode(item)
+            except Misfit as misfit:
+                path = f"$.{name}[{count}]{misfit.path[1:]}"
+                raise ArgumentError(self._method.full_name, str(misfit), path) from misfit
+            if len(data) > self._limits.message:
+                raise ArgumentError(
+                    self._method.full_name,
+                    f"an item of {len(data)} bytes, at most {self._limits.message} are sent",
+                    f"$.{name}[{count}]",
+                )
+            await self._exchange.send(encode_frame(FrameType.ITEM, data))
+            count += 1
+        await self._exchange.send(_END, last=True)
+
+
+class ResultStream(AsyncIterator[Any]):
+    """The results of a call that has many, as they come. The call begins with the first `anext`.
+
+    The handler sends as fast as they are read and no faster. Giving it up, by cancelling `anext`, `aclose`, or
+    leaving a loop and letting go of it, cancels the handler. After an error there is nothing more to come.
+    """
+
+    def __init__(
+        self, caller: Caller, method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        self._over = False
+        self._sent: Sent | None = None
+        self._caller = caller
+        self._method = method
+        self._body, self._items = method.bind(args, kwargs)
+        self._stack = ExitStack()
+        self._reading = anyio.ResourceGuard("iterating over")
+
+    def __aiter__(self) -> ResultStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        with self._reading:
+            if self._over:
+                raise StopAsyncIteration
+            with ExitStack() as ending:
+                ending.push(self._finish)
+                frame = await self._next()
+                if frame.type is FrameType.ITEM:
+                    assert self._sent is not None
+                    item = self._sent.decode(frame)
+                    self._sent.items += 1
+                    ending.pop_all()
+                    return item
+            raise StopAsyncIteration
+
+    async def _next(self) -> Frame:
+        if self._sent is None:
+            call = self._caller.begin(self._method)
+            self._stack = self._caller.intercept(call)
+            frame: Frame = await self._caller.repeat(self._method, lambda: self._first(call))
+        else:
+            frame = await self._sent.next()
+        if frame.type not in (FrameType.ITEM, FrameType.END):
+            raise BadAnswer(f"{self._method.full_name}: the answer is no stream of items")
+        return frame
+
+    async def _first(self, call: Call) -> Frame:
+        """Make the call and wait for the first frame of the answer: up to there it may be made again."""
+        if self._sent is not None:
+            self._sent.finish()
+        self._sent = await self._caller.send(self._method, call, self._body, self._items)
+        return await self._sent.next()
+
+    async def aclose(self) -> None:
+        """Give the call up, if it is not over. Never waits."""
+        self._finish()
+
+    def _finish(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> bool:
+        if not self._over:
+            self._over = True
+            if self._sent is not None:
+                self._sent.finish()
+            self._stack.__exit__(kind, error, trace)
+        return False
+
+    def __del__(self) -> None:
+        # A loop that was left by `break` has let go of this: the handler must not go on for nobody.
+        sent = getattr(self, "_sent", None)  # None, too, when `bind` refused the arguments
+        if sent is not None and not self._over and sent.exchange.stream.alive:
+            self._finish()
+
+
+def make_client(caller: Caller, interface: Interface) -> Any:
+    """Make an object with the methods of an interface, each of which is a call."""
+    client = _Client(interface, caller)
+    for method in interface.methods.values():
+        setattr(client, method.attribute, make_call(caller, method))
+    return client
+
+
+def make_call(caller: Caller, method: Method) -> Callable[..., Any]:
+    """Make a function that calls a method."""
+    if method.shape.streams_results:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return ResultStream(caller, method, args, kwargs)
+    else:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return caller.call(method, args, kwargs)
+
+    call.__name__ = call.__qualname__ = method.full_name
+    call.__doc__ = method.doc
+    return call
+
+
+class _Client:
+    """The methods of an interface, as calls."""
+
+    def __init__(self, interface: Interface, caller: Caller) -> None:
+        self.__doc__ = interface.doc
+        self._text = f"<client of {interface.name} at {caller.peer.key}>"
+
+    def __repr__(self) -> str:
+        return self._text

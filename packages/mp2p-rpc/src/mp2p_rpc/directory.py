@@ -1,0 +1,81 @@
+"""What a node serves, told to those who may call it: `describe`, the one service that every node has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mp2p_rpc.call import current_call
+from mp2p_rpc.interface import Service
+
+if TYPE_CHECKING:
+    from mp2p_core import PublicKey
+    from mp2p_rpc.interface import Interface
+    from mp2p_rpc.method import Method
+
+__all__ = ["Directory", "MethodDescription", "ServiceDescription", "describe_interface"]
+
+
+class MethodDescription(msgspec.Struct, frozen=True):
+    """A method, for those who do not have its source. Schemas are JSON Schema 2020-12."""
+
+    name: str
+    shape: str
+    """One of "unary", "server stream", "client stream", "both stream"."""
+    doc: str
+    idempotent: bool
+    arguments: dict[str, Any]
+    """Schema of an object: one property for each argument, "required" among them."""
+    result: dict[str, Any]
+    """Schema of the result, or of each item of it."""
+    items_name: str | None = None
+    """The argument that is a stream of items."""
+    items: dict[str, Any] | None = None
+    """Schema of each of them."""
+    errors: dict[str, dict[str, Any]] = {}
+    """The codes of declared errors, with the schema of their data."""
+
+
+class ServiceDescription(msgspec.Struct, frozen=True):
+    """A service: the methods of it that the one who asks may call. Functions have a service without a name."""
+
+    name: str
+    version: int
+    doc: str
+    methods: list[MethodDescription]
+
+
+class Directory(Service, name="mp2p"):
+    """What this node serves."""
+
+    def __init__(self, interfaces: Callable[[PublicKey], Iterable[tuple[Interface, list[Method]]]]) -> None:
+        self._interfaces = interfaces
+
+    async def describe(self) -> AsyncIterator[ServiceDescription]:
+        """Describe each service of which the caller may call something."""
+        for interface, methods in self._interfaces(current_call().peer):
+            yield describe_interface(interface, methods)
+
+
+def describe_interface(interface: Interface, methods: Iterable[Method] | None = None) -> ServiceDescription:
+    """Describe an interface, or some of its methods."""
+    chosen = interface.methods.values() if methods is None else methods
+    return ServiceDescription(
+        interface.name, interface.version, interface.doc, [_describe(method) for method in chosen]
+    )
+
+
+def _describe(method: Method) -> MethodDescription:
+    return MethodDescription(
+        name=method.name,
+        shape=method.shape.value,
+        doc=method.doc,
+        idempotent=method.idempotent,
+        arguments=method.arguments.schema(),
+        result=method.result.schema(),
+        items_name=method.items_name,
+        items=None if method.items is None else method.items.schema(),
+        errors={code: codec.schema() for code, (_, codec) in method.errors.items()},
+    )

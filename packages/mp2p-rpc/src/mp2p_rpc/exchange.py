@@ -1,0 +1,81 @@
+"""The frames of one call over its stream, for both sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from mp2p_rpc.errors import BadMessage
+from mp2p_rpc.frames import Frame, FrameReader
+
+if TYPE_CHECKING:
+    from mp2p_core import Stream
+
+__all__ = ["CANCELLED", "STOPPED", "Exchange"]
+
+CANCELLED: Final = 1
+"""Code of the reset and stop with which a caller gives a call up."""
+STOPPED: Final = 2
+"""Code of the reset and stop with which a handler's side gives a call up, where it cannot say more."""
+
+_READ: Final = 1 << 20
+
+
+class Exchange:
+    """A stream, as frames. `limit` is how large a message from the other side may be."""
+
+    __slots__ = ("_reader", "stream")
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self.stream = stream
+        self._reader = FrameReader(limit)
+
+    @property
+    def limit(self) -> int:
+        """How large a message may be. What has been received counts as well."""
+        return self._reader.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._reader.limit = limit
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes the frame that is being received has in all; 0 when that is not known yet."""
+        return self._reader.wanted
+
+    async def receive_untrusted(self) -> Frame | None:
+        """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""
+        while (frame := self._reader.next_untrusted()) is None:
+            try:
+                data = await self.stream.receive(_READ)
+            except anyio.EndOfStream:
+                self._ended_untrusted()
+                return None
+            self._reader.feed(data)
+        return frame
+
+    def receive_nowait_untrusted(self) -> Frame | None:
+        """Return the next frame if it is here, as `receive_untrusted` would. Raises BadMessage at the end."""
+        while (frame := self._reader.next_untrusted()) is None:
+            try:
+                data = self.stream.receive_nowait(_READ)
+            except anyio.EndOfStream:
+                self._ended_untrusted()
+                raise BadMessage("malformed", "the stream ends before the message") from None
+            if data is None:
+                return None
+            self._reader.feed(data)
+        return frame
+
+    def _ended_untrusted(self) -> None:
+        if not self._reader.empty:
+            raise BadMessage("malformed", "the stream ends within a message")
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """Send frames, waiting for room; `last` ends our direction. Raises as `Stream.send` does."""
+        if not self.stream.send_nowait(data, last=last):
+            await self.stream.send(data)
+            if last:
+                await self.stream.send_eof()

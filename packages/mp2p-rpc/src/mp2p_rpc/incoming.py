@@ -1,0 +1,342 @@
+"""One call from a peer: reading its request, deciding about it, running its handler, answering."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mp2p_core import Closed, StreamReset
+from mp2p_rpc.answers import application_error, describe_bad_message
+from mp2p_rpc.boundary import Boundary
+from mp2p_rpc.call import Call, enter_call
+from mp2p_rpc.errors import BadMessage, RequestRefused, RpcError
+from mp2p_rpc.exchange import STOPPED, Exchange
+from mp2p_rpc.frames import (
+    CallHeader,
+    ErrorBody,
+    ErrorKind,
+    Frame,
+    FrameType,
+    decode_call_untrusted,
+    encode_error,
+    encode_frame,
+)
+from mp2p_rpc.schema import Codec, Misfit
+
+if TYPE_CHECKING:
+    from mp2p_core import Stream
+    from mp2p_rpc.limits import Limits
+    from mp2p_rpc.method import Method
+    from mp2p_rpc.node import Peer
+    from mp2p_rpc.offer import Offer
+    from mp2p_rpc.server import Server
+
+__all__ = ["Incoming"]
+
+_log = logging.getLogger("mp2p.rpc")
+
+_END: Final = encode_frame(FrameType.END)
+_LARGE: Final = 65536
+"""Bytes of a request from which on only a few of a peer's are read at a time."""
+
+
+class Incoming:
+    """A call from a peer. `begin` reads what is here; the rest follows by itself."""
+
+    def __init__(self, server: Server, peer: Peer, stream: Stream) -> None:
+        self._server = server
+        self._peer = peer
+        self._stream = stream
+        self._exchange = Exchange(stream, 0)
+        self._header: CallHeader | None = None
+        self._offer: Offer | None = None
+        self._target: Any = None
+        self._method: Method | None = None
+        self._arguments: dict[str, Any] = {}
+        self._call: Call | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._answered = False
+        self._abandoned = False
+        self._stopped = False
+        self._entered = False
+        stream.abandoned = self.abandon
+
+    # --- the request ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Read what is here; wait for the rest in a task of its own. Never raises for what the peer sends."""
+        try:
+            while (frame := self._exchange.receive_nowait_untrusted()) is not None:
+                if self._take_untrusted(frame):
+                    return
+        except BadMessage as bad:
+            self._refuse(describe_bad_message(bad, arguments=False))
+        except (StreamReset, Closed):
+            self._end()
+        else:
+            self._server.tasks.start_soon(self._read_on)
+
+    async def _read_on(self) -> None:
+        try:
+            if self._exchange.wanted > _LARGE:
+                # Attack: a hundred requests that are never finished, each as large as can be.
+                async with self._peer.large_requests:
+                    await self._read_rest()
+            else:
+                await self._read_rest()
+        except BadMessage as bad:
+            self._refuse(describe_bad_message(bad, arguments=False))
+        except (StreamReset, Closed, anyio.ClosedResourceError):
+            self._end()
+
+    async def _read_rest(self) -> None:
+        while (frame := await self._exchange.receive_untrusted()) is not None:
+            if self._take_untrusted(frame):
+                return
+            if self._exchange.wanted > _LARGE and self._peer.large_requests.value:
+                continue
+        raise BadMessage("malformed", "the request ends before its arguments")
+
+    def _take_untrusted(self, frame: Frame) -> bool:
+        """Take a frame of the request; True when there is no more to read. Raises BadMessage."""
+        if self._header is None:
+            if frame.type is not FrameType.CALL:
+                raise BadMessage("malformed", f"a request begins with CALL, not {frame.type.name}")
+            return self._take_header(decode_call_untrusted(frame.body))
+        if frame.type is not FrameType.ARGUMENTS:
+            raise BadMessage("malformed", f"ARGUMENTS come after CALL, not {frame.type.name}")
+        self._take_arguments(frame.body)
+        return True
+
+    def _take_header(self, header: CallHeader) -> bool:
+        """Decide by the header whether to read on; True when there is an answer already."""
+        self._header = header
+        name = f"{header.service}.{header.method}" if header.service else header.method
+        key = self._peer.key
+        found = self._server.find(header.service, header.version)
+        if found is None or not found.offer.allows(key, name):
+            return self._deny(header, name, found is not None)
+        method = found.binding.interface.methods.get(header.method)
+        if method is None:
+            return self._refuse(ErrorBody(ErrorKind.UNKNOWN_METHOD, "", "the peer has no such method"))
+        self._offer, self._target, self._method = found.offer, found.binding.target, method
+        limits = found.offer.limits
+        if len(self._peer.incoming) > limits.calls_per_peer:
+            return self._refuse(ErrorBody(ErrorKind.BUSY, "", f"{limits.calls_per_peer} calls of this key"))
+        if found.offer.full:
+            return self._refuse(ErrorBody(ErrorKind.BUSY, "", "as many calls wait as may"))
+        left = math.inf if header.timeout is None else header.timeout
+        if not left > 0:
+            return self._refuse(ErrorBody(ErrorKind.DEADLINE))
+        self._call = Call(
+            id=f"{header.id & 0xFFFFFFFFFFFFFFFF:016x}",
+            method=name,
+            version=header.version,
+            shape=method.shape,
+            peer=key,
+            incoming=True,
+            deadline=anyio.current_time() + left,
+            metadata=header.metadata,
+        )
+        self._exchange.limit = limits.message
+        self._stream.serve()
+        return False
+
+    def _deny(self, header: CallHeader, name: str, exists: bool) -> bool:
+        """Refuse what is not there, or not for this key; who may call nothing is not told which."""
+        if exists or not self._server.knows(self._peer.key):
+            self._server.log_denial(self._peer.key, name, header.id)
+            return self._refuse(ErrorBody(ErrorKind.NOT_ALLOWED))
+        return self._refuse(
+            ErrorBody(
+                ErrorKind.UNKNOWN_METHOD,
+                "",
+                f"the peer does not serve {header.service!r} version {header.version}",
+            )
+        )
+
+    def _take_arguments(self, body: bytes) -> None:
+        assert self._method is not None
+        assert self._offer is not None
+        try:
+            record = self._method.arguments.decode_untrusted(body, self._offer.limits)
+        except BadMessage as bad:
+            self._refuse(describe_bad_message(bad, arguments=True))
+            return
+        self._arguments = self._method.unbind(record)
+        if self._offer.stopped:
+            self._refuse(ErrorBody(ErrorKind.STOPPED))
+            return
+        if self._offer.full:
+            self._refuse(ErrorBody(ErrorKind.BUSY, "", "as many calls wait as may"))
+            return
+        self._entered = True
+        self._offer.enter(self)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Give the call up: the caller has, or the connection has ended. The stream is free at once."""
+        if self._abandoned or self._answered:
+            return
+        self._abandoned = True
+        self._stream.abort(STOPPED)
+        if self._scope is not None:
+            self._scope.cancel()
+        elif not self._entered or (self._offer is not None and self._offer.withdraw(self)):
+            self._end()
+
+    def stop(self) -> None:
+        """End the call from this side: what it is part of is served no more."""
+        if self._scope is not None:
+            self._stopped = True
+            self._scope.cancel()
+        else:
+            self._refuse(ErrorBody(ErrorKind.STOPPED))
+
+    def _refuse(self, body: ErrorBody) -> bool:
+        """Answer with an error, without a handler. Returns True."""
+        if not self._abandoned:
+            self._answered = True
+            self._stream.send_nowait(encode_error(body), last=True)
+            self._stream.close_now()
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        self._stream.abandoned = None
+        self._peer.incoming.discard(self)
+
+    # --- the handler ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run the handler, in a task of its own."""
+        assert self._offer is not None
+        self._offer.tasks.start_soon(self._run)
+
+    async def _run(self) -> None:
+        call, offer = self._call, self._offer
+        assert call is not None
+        assert offer is not None
+        boundary = Boundary()
+        try:
+            with anyio.CancelScope(deadline=call.deadline) as self._scope:
+                if self._abandoned or self._answered:
+                    self._scope.cancel()
+                enter_call(call)
+                with boundary:
+                    await self._handle(offer.interceptors)
+            if not (self._answered or self._abandoned):
+                answer = self._answer_to(boundary.error)
+                with anyio.CancelScope() as self._scope:
+                    await self._send(encode_error(answer), last=True)
+        finally:
+            if not (self._answered or self._abandoned):  # the node is closing
+                self._answered = True
+                self._stream.send_nowait(encode_error(ErrorBody(ErrorKind.STOPPED)), last=True)
+            self._stream.close_now()
+            self._end()
+            offer.leave(self)
+
+    async def _handle(self, interceptors: Any) -> None:
+        method = self._method
+        assert method is not None
+        assert self._call is not None
+        function = getattr(self._target, method.attribute)
+        if method.items_name is not None:
+            assert method.items is not None
+            assert self._offer is not None
+            self._arguments[method.items_name] = _Items(self._exchange, method.items, self._offer.limits)
+        with ExitStack() as stack:
+            for each in interceptors:
+                stack.enter_context(each(self._call))
+            if not method.shape.streams_results:
+                result = await function(**self._arguments)
+                await self._send(encode_frame(FrameType.RESULT, self._encode(result)), last=True)
+                return
+            iterator = function(**self._arguments)
+            try:
+                async for item in iterator:
+                    await self._send(encode_frame(FrameType.ITEM, self._encode(item)))
+            finally:
+                if (close := getattr(iterator, "aclose", None)) is not None:
+                    await close()
+            await self._send(_END, last=True)
+
+    def _encode(self, value: Any) -> bytes:
+        assert self._method is not None
+        assert self._offer is not None
+        data = self._method.result.encode(value)
+        if len(data) > (limit := self._offer.limits.message):
+            raise Misfit(f"{len(data)} bytes, at most {limit} are sent: return an AsyncIterator of parts")
+        return data
+
+    async def _send(self, data: bytes, *, last: bool = False) -> None:
+        await self._exchange.send(data, last=last)
+        if last:
+            self._answered = True
+
+    def _answer_to(self, error: Exception | None) -> ErrorBody:
+        """Decide what a caller is told of what has ended its call: never more than the handler meant to say."""
+        assert self._method is not None
+        assert self._call is not None
+        if error is None:
+            return ErrorBody(ErrorKind.STOPPED if self._stopped else ErrorKind.DEADLINE)
+        if isinstance(error, _BadItem):
+            return ErrorBody(ErrorKind.REQUEST, error.reason, str(error))
+        if isinstance(error, Misfit):
+            _log.error("call %s of %s: the result does not fit: %s", self._call.id, self._call.method, error)
+            return ErrorBody(ErrorKind.RESULT, "", str(error)[:1024], error.path[:1024])
+        if isinstance(error, RpcError) and not error.method:  # one with a method has come from another peer
+            try:
+                return application_error(error, self._method)
+            except Misfit as misfit:
+                error = misfit
+        incident = f"{random.getrandbits(32):08x}"
+        _log.error(
+            "call %s of %s by %s failed: incident %s",
+            self._call.id,
+            self._call.method,
+            self._call.peer,
+            incident,
+            exc_info=error,
+        )
+        return ErrorBody(ErrorKind.INTERNAL, incident)
+
+
+class _BadItem(RequestRefused):
+    """What an item that cannot be read raises in the handler; one that lets it pass has its caller told."""
+
+
+class _Items(AsyncIterator[Any]):
+    """The items that a caller sends, as its handler reads them: at the handler's pace."""
+
+    def __init__(self, exchange: Exchange, codec: Codec, limits: Limits) -> None:
+        self._exchange = exchange
+        self._codec = codec
+        self._limits = limits
+        self._over = False
+
+    def __aiter__(self) -> _Items:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            frame = await self._exchange.receive_untrusted()
+            if frame is not None and frame.type is FrameType.ITEM:
+                return self._codec.decode_untrusted(frame.body, self._limits)
+            if frame is None or frame.type is not FrameType.END:
+                raise BadMessage("malformed", "the items of the request break off")
+        except BadMessage as bad:
+            self._over = True
+            raise _BadItem(bad.reason, f"an item of the request: {bad}") from bad
+        self._over = True
+        raise StopAsyncIteration

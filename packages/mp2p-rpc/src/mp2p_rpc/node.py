@@ -1,0 +1,269 @@
+"""Nodes that serve, and peers to call: core's, with `serve` and `client` on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overload
+
+import anyio
+
+import mp2p_core
+from mp2p_core import Closed, Contact, Identity, PublicKey, UsageError
+from mp2p_core.lifetime import NodeOptions, open_node_as
+from mp2p_core.proto.constants import HANDSHAKE_BUDGET
+from mp2p_rpc.access import Allow, admission, policy_for
+from mp2p_rpc.client import Caller, Retry, make_call, make_client
+from mp2p_rpc.directory import Directory, ServiceDescription
+from mp2p_rpc.interface import Function, Interface, interface_of
+from mp2p_rpc.limits import Limits
+from mp2p_rpc.offer import Binding, Offer, bindings_for
+from mp2p_rpc.server import Server
+
+if TYPE_CHECKING:
+    from mp2p_core import Stream
+    from mp2p_core.peer import PeerLinks
+    from mp2p_core.proto.connection import Connection
+    from mp2p_rpc.call import Interceptor
+    from mp2p_rpc.incoming import Incoming
+
+__all__ = ["Node", "Peer", "open_node"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_LARGE_REQUESTS: Final = 4
+"""Large requests of one peer that are read at the same time; the others wait, unread, in their streams."""
+_LIMITS: Final = Limits()
+_RETRY: Final = Retry()
+
+
+class Peer(mp2p_core.Peer):
+    """A peer to call. Comes from `Node.connect` or `Node.accept`."""
+
+    def __init__(self, node: Node, connection: Connection, **links: Unpack[PeerLinks]) -> None:
+        super().__init__(connection, **links)
+        self._node = node
+        self._contact: str | Contact | PublicKey | None = None
+        self._reconnecting = anyio.Lock()
+        # Attack: calls without end. A session has at most 100 streams of the peer at a time, and `Limits` a number.
+        self.incoming: set[Incoming] = set()
+        """The calls of this peer that are under way here. Kept by `Incoming`."""
+        self.large_requests = anyio.Semaphore(_LARGE_REQUESTS)
+
+    @overload
+    def client(
+        self,
+        interface: Function[P, R],
+        *,
+        metadata: Mapping[str, str] = ...,
+        interceptors: Sequence[Interceptor] = ...,
+        limits: Limits = ...,
+        retry: Retry = ...,
+    ) -> Callable[P, R]: ...
+
+    @overload
+    def client(
+        self,
+        interface: Callable[..., T],
+        *,
+        metadata: Mapping[str, str] = ...,
+        interceptors: Sequence[Interceptor] = ...,
+        limits: Limits = ...,
+        retry: Retry = ...,
+    ) -> T: ...
+
+    def client(
+        self,
+        interface: Any,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        limits: Limits = _LIMITS,
+        retry: Retry = _RETRY,
+    ) -> Any:
+        """Return an object whose methods call this peer: `await peer.client(Thermostat).set_target(21.5)`.
+
+        interface: a class derived from `Service`, a Protocol, an abstract class, or a `function`. metadata: text
+        that goes along with each call. interceptors: see `Interceptor`. limits: what is taken in answers, and what
+        is sent. retry: for methods marked idempotent.
+
+        Makes no connection and sends nothing: the peer may not serve this at all, which calls then tell
+        (`UnknownMethod`). Calls raise `ArgumentError`, `Closed` and what is in `CallError`; the caller's own
+        cancel scopes are deadlines of the handler. Raises `InterfaceError`. docs/rpc.md.
+        """
+        if not isinstance(interface, (type, Function)):
+            raise UsageError(f"{interface!r} is no interface: give a class, or what `@function` is above of")
+        found = interface_of(interface)
+        caller = self._caller(found, metadata or {}, interceptors, limits, retry)
+        if isinstance(interface, Function):
+            return make_call(caller, interface.method)
+        return make_client(caller, found)
+
+    def _caller(
+        self,
+        interface: Interface,
+        metadata: Mapping[str, str],
+        interceptors: Sequence[Interceptor],
+        limits: Limits,
+        retry: Retry,
+    ) -> Caller:
+        return Caller(
+            self, interface, limits=limits, retry=retry, metadata=metadata, interceptors=tuple(interceptors)
+        )
+
+    async def describe(self) -> list[ServiceDescription]:
+        """Ask what this peer serves and lets this node call. Raises `NotAllowed` if that is nothing, or as calls do."""
+        return [each async for each in self.client(Directory).describe()]
+
+    async def reconnect(self) -> None:
+        """Connect again when the connection has ended; does nothing otherwise. Raises as `Node.connect` does.
+
+        Only within the block of `Node.connect`: elsewhere, raises `Closed`. Calls of idempotent methods do this by
+        themselves.
+        """
+        async with self._reconnecting:
+            closed = self.closed
+            if closed is None:
+                return
+            if self._contact is None:
+                raise Closed(closed.code, closed.reason)
+            await self._node.reconnect(self, self._contact)
+
+    # --- the node's side of it ------------------------------------------------------------------------
+
+    def remember(self, contact: str | Contact | PublicKey | None) -> None:
+        """Keep how to call this peer again, or forget it."""
+        self._contact = contact
+
+    def background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something for as long as the node is there."""
+        self._node.tasks.start_soon(work)
+
+    def stream_opened(self, stream: Stream) -> None:
+        """Take a stream as a call when the node serves anything."""
+        if self._node.server.serves:
+            self._node.server.take(self, stream)
+        else:
+            super().stream_opened(stream)
+
+    def hand_over(self) -> None:
+        """Take the streams that came before the node served anything as calls, too."""
+        while self._opened:
+            self._node.server.take(self, self._opened.popleft())
+
+
+class Node(mp2p_core.Node):
+    """An identity on the network that serves, and calls. Comes from `open_node`."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.server = Server(self.tasks)
+        """What this node serves."""
+        directory = Binding(interface_of(Directory), Directory(self.server.interfaces))
+        self.server.add(
+            Offer(
+                [directory], policy=_Describe(self.server), limits=_LIMITS, interceptors=(), tasks=self.tasks
+            )
+        )
+
+    def make_peer(self, connection: Connection, **links: Unpack[PeerLinks]) -> Peer:
+        """Make the object for a new connection."""
+        return Peer(self, connection, **links)
+
+    @asynccontextmanager
+    async def connect(
+        self, contact: str | Contact | PublicKey, timeout: float = HANDSHAKE_BUDGET
+    ) -> AsyncIterator[Peer]:
+        """Connect to a peer; the connection is closed at the end of the block. As `mp2p_core.Node.connect`."""
+        async with super().connect(contact, timeout) as peer:
+            assert isinstance(peer, Peer)
+            peer.remember(contact)
+            try:
+                yield peer
+            finally:
+                peer.remember(None)
+
+    async def accept(self) -> Peer:
+        """Wait for the next peer that connects to this node. As `mp2p_core.Node.accept`.
+
+        Not needed to serve: calls are taken from all peers, those that this node has called included.
+        """
+        peer = await super().accept()
+        assert isinstance(peer, Peer)
+        return peer
+
+    async def serve(
+        self,
+        *services: object,
+        allow: Allow,
+        interface: type | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        limits: Limits = _LIMITS,
+    ) -> None:
+        """Take calls until cancelled; the handlers that run then are cancelled, too.
+
+        services: objects of classes derived from `Service`, or that implement a Protocol or an abstract class;
+        and functions made by `function`. allow: who may call what (see `Allow`): also lets them connect, besides
+        those that `open_node` does. interface: what the services are served as, where their class does not say.
+        interceptors, limits: for each call, see there. While anything is served, the streams that peers open are
+        calls, and not for `accept_stream`.
+
+        Several may run at once, for several services. Raises `UsageError`, `InterfaceError`, `ContactError` or
+        `BadKey` before anything is served.
+        """
+        async with self.serving(
+            *services, allow=allow, interface=interface, interceptors=interceptors, limits=limits
+        ):
+            await anyio.sleep_forever()
+
+    @asynccontextmanager
+    async def serving(
+        self,
+        *services: object,
+        allow: Allow,
+        interface: type | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        limits: Limits = _LIMITS,
+    ) -> AsyncIterator[None]:
+        """Take calls within the block, as `serve` does."""
+        policy = policy_for(allow)
+        offer = Offer(
+            bindings_for(services, interface),
+            policy=policy,
+            limits=limits,
+            interceptors=tuple(interceptors),
+            tasks=self.tasks,
+        )
+        self.server.add(offer)
+        try:
+            with self.admit(admission(policy)):
+                for peer in self.peers():
+                    assert isinstance(peer, Peer)
+                    peer.hand_over()
+                yield
+        finally:
+            self.server.remove(offer)
+            await offer.stop()
+
+
+class _Describe:
+    """Who may call anything may ask what."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def may_connect(self, _key: PublicKey) -> bool:
+        return False
+
+    def may_call(self, key: PublicKey, _method: str) -> bool:
+        return self._server.knows(key)
+
+
+def open_node(
+    key: str | os.PathLike[str] | Identity | None = None, **options: Unpack[NodeOptions]
+) -> AbstractAsyncContextManager[Node]:
+    """Open a node that can serve, and whose peers can be called. Arguments and errors: `mp2p_core.open_node`."""
+    return open_node_as(Node, key, **options)

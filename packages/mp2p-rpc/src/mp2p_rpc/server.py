@@ -1,0 +1,99 @@
+"""All that a node serves: finds the service of a call, whoever offers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mp2p_core import UsageError
+from mp2p_rpc.incoming import Incoming
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from mp2p_core import PublicKey, Stream
+    from mp2p_rpc.interface import Interface
+    from mp2p_rpc.method import Method
+    from mp2p_rpc.node import Peer
+    from mp2p_rpc.offer import Binding, Offer
+
+__all__ = ["Found", "Server"]
+
+_log = logging.getLogger("mp2p.rpc")
+
+_DENIALS: Final = 256
+"""Keys and methods whose denial has been logged, each once. The oldest are forgotten."""
+
+
+class Found(NamedTuple):
+    """A service, and the offer that it is part of."""
+
+    offer: Offer
+    binding: Binding
+
+
+class Server:
+    """The offers of one node. `tasks` is for reading requests that come in pieces."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self.tasks = tasks
+        self._offers: list[Offer] = []
+        # Attack: a peer that may connect and calls what it may not, to fill the log.
+        self._denied: dict[tuple[PublicKey, str], None] = {}
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is more than the directory, which comes first and stays."""
+        return len(self._offers) > 1
+
+    def interfaces(self, key: PublicKey) -> Iterator[tuple[Interface, list[Method]]]:
+        """Yield what a key may call."""
+        for offer in self._offers[1:]:
+            for binding in offer.bindings:
+                methods = [
+                    each for each in binding.interface.methods.values() if offer.allows(key, each.full_name)
+                ]
+                if methods:
+                    yield binding.interface, methods
+
+    def add(self, offer: Offer) -> None:
+        """Serve something more. Raises UsageError when a service of that name and version is served already."""
+        taken = {
+            (each.interface.name, each.interface.version) for one in self._offers for each in one.bindings
+        }
+        for binding in offer.bindings:
+            name, version = binding.interface.name, binding.interface.version
+            if (name, version) in taken:
+                raise UsageError(f"this node serves {name or 'functions'!r} (version {version}) already")
+        self._offers.append(offer)
+
+    def remove(self, offer: Offer) -> None:
+        """Serve it no more."""
+        self._offers.remove(offer)
+
+    def take(self, peer: Peer, stream: Stream) -> None:
+        """Take a call."""
+        incoming = Incoming(self, peer, stream)
+        peer.incoming.add(incoming)
+        incoming.begin()
+
+    def find(self, service: str, version: int) -> Found | None:
+        """Find a service."""
+        for offer in self._offers:
+            for binding in offer.bindings:
+                if binding.interface.name == service and binding.interface.version == version:
+                    return Found(offer, binding)
+        return None
+
+    def knows(self, key: PublicKey) -> bool:
+        """Tell whether this key may call anything of this node."""
+        return any(offer.knows(key) for offer in self._offers)
+
+    def log_denial(self, key: PublicKey, method: str, call: int) -> None:
+        """Tell the log of a call that was denied."""
+        level = logging.DEBUG if (key, method) in self._denied else logging.WARNING
+        self._denied[key, method] = None
+        if len(self._denied) > _DENIALS:
+            del self._denied[next(iter(self._denied))]
+        _log.log(level, "call %016x: %s may not call %.200r", call & 0xFFFFFFFFFFFFFFFF, key, method)
