@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,23 +104,25 @@ def test_L5_in_a_pipe_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
     show = Transfers(printer(as_json=False), sending=False)
     evil = "\x1b[2J\n"
     show(replace(EVENT, name=evil))
-    assert output.take() == f"receiving  \\x1b[2J\\x0a  2.0 KiB, going on at 1000 bytes  from {PEER}\n"
+    assert output.take() == f"receiving  \\x1b[2J\\x0a  2.0 KiB, going on at 1000 bytes\n  from    {PEER}\n"
     show(replace(PROGRESS, name=evil))
     assert output.take() == ""
     now += module._LINE_INTERVAL
     show(replace(PROGRESS, name=evil, seconds=10, written=1600))
     assert output.take() == "progress  \\x1b[2J\\x0a   80 %  1.6 KiB of 2.0 KiB  60 bytes/s  0:07 left\n"
     show(replace(FAILED, name=evil))
-    assert output.take() == f"stopped  \\x1b[2J\\x0a  at 75 %  from {PEER}  it broke\n"
+    assert output.take() == f"stopped  \\x1b[2J\\x0a  at 75 %: it broke\n  from    {PEER}\n"
     now += module._LINE_INTERVAL
     show(replace(CHECKING, number=2))
     now += module._LINE_INTERVAL
     show(replace(CHECKING, number=2))
     assert output.take() == "progress  x  500 bytes checked, of an earlier attempt\n"
     show(replace(DONE, name=evil))
-    line, digest = output.take().splitlines()
-    assert line == f"received  \\x1b[2J\\x0a  2.0 KiB in 1.0 s, 1000 bytes/s  from {PEER}"
-    assert digest == "      sha256 " + "00" * 32
+    assert output.take().splitlines() == [
+        "received  \\x1b[2J\\x0a  2.0 KiB in 1.0 s, 1000 bytes/s",
+        f"  from    {PEER}",
+        f"  sha256  {'00' * 32}",
+    ]
 
 
 def test_L5_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +138,8 @@ def test_L5_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
         bar = output.take()
         assert "━" in bar
         assert "75 %  1.5 KiB of 2.0 KiB  1000 bytes/s  0:00 left" in bar
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", bar)
+        assert len(plain.rstrip("\r\n").rsplit("\r", 1)[-1]) == 96  # room for ^C
         show(replace(EVENT, number=2, name="y"))
         show(DONE)
         assert "sha256" in output.take()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,6 +23,9 @@ _LINE_INTERVAL: Final = 10.0
 """Seconds between progress lines in a pipe."""
 _RATE_SPAN: Final = 10
 """Events, of two a second, that the rate is measured over."""
+
+_MARGIN: Final = 4
+"""Columns to the right of a bar."""
 
 
 def duration(seconds: float) -> str:
@@ -59,7 +63,7 @@ class Transfers:
         self._names = names or {}
         self._rates: dict[int, _Rate] = {}
         self._next_line: dict[int, float] = {}
-        self._bars: Progress | None = None
+        self._bars = _bars() if printer.interactive else None
         self._tasks: dict[int, TaskID] = {}
         self._said = ""
         """Why the connection broke last; nothing once a transfer has gone on."""
@@ -121,7 +125,8 @@ class Transfers:
             words += f", going on at {size_text(event.offset)}"
         self._printer.emit(
             {"event": "start", **self._facts(event), "offset": event.offset},
-            [("sending" if self._sending else "receiving", "bold"), f"  {words}", *self._whom(event)],
+            [("sending" if self._sending else "receiving", "bold"), f"  {words}"],
+            *self._whom(event),
         )
 
     def _checking(self, event: TransferEvent) -> None:
@@ -140,8 +145,8 @@ class Transfers:
         self._standing(event, standing, facts)
 
     def _standing(self, event: TransferEvent, standing: str, facts: Mapping[str, object]) -> None:
-        if self._printer.interactive:
-            self._show_bar(event, standing)
+        if self._bars is not None:
+            self._show_bar(self._bars, event, standing)
             return
         lines: list[Line] = [[f"progress  {event.name}  {standing}"]] if self._line_is_due(event) else []
         self._printer.emit({**facts, **self._facts(event), "bytes": event.written}, *lines)
@@ -170,9 +175,9 @@ class Transfers:
             [
                 ("sent" if self._sending else "received", "green"),
                 f"  {event.name}  {size_text(event.size)} in {seconds:.1f} s, {size_text(event.rate)}/s",
-                *self._whom(event),
             ],
-            [f"      sha256 {event.digest.hex()}"],
+            *self._whom(event),
+            [f"  sha256  {event.digest.hex()}"],
         )
 
     def _failed(self, event: TransferEvent) -> None:
@@ -187,10 +192,9 @@ class Transfers:
             },
             [
                 ("stopped", "yellow"),
-                f"  {event.name}  at {percent(event.written, event.size)} %",
-                *self._whom(event),
-                f"  {event.error}",
+                f"  {event.name}  at {percent(event.written, event.size)} %: {event.error}",
             ],
+            *self._whom(event),
         )
 
     def _facts(self, event: TransferEvent) -> dict[str, object]:
@@ -204,34 +208,26 @@ class Transfers:
             facts["contact"] = name
         return facts
 
-    def _whom(self, event: TransferEvent) -> Line:
+    def _whom(self, event: TransferEvent) -> Sequence[Line]:
+        """Say on a line of its own, for a key is long, who sends; the sender knows to whom."""
         if self._sending:
             return ()
-        return ("  from ", (self._names.get(event.peer) or str(event.peer), "cyan"))
+        return [["  from    ", (self._names.get(event.peer) or str(event.peer), "cyan")]]
 
     # --- bars ---------------------------------------------------------------------------------------
 
-    def _show_bar(self, event: TransferEvent, standing: str) -> None:
-        # Imported here because a pipe needs none of it.
-        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
-
-        if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[standing]}", markup=False),
-                auto_refresh=False,  # no thread: there is news twice a second
-                transient=True,
-            )
+    def _show_bar(self, bars: Progress, event: TransferEvent, standing: str) -> None:
         facts: dict[str, Any] = {"completed": event.written, "standing": standing}
         task = self._tasks.get(event.number)
         if task is None:
             facts["total"] = max(event.size, 1)
-            self._tasks[event.number] = self._bars.add_task(visible(event.name), **facts)
+            self._tasks[event.number] = bars.add_task(visible(event.name), **facts)
         else:
-            self._bars.update(task, **facts)
-        self._bars.start()
-        self._bars.refresh()
+            bars.update(task, **facts)
+        # So that the ^C that a terminal shows stays on the line of the bar, and goes away with it.
+        bars.console.width = shutil.get_terminal_size().columns - _MARGIN
+        bars.start()
+        bars.refresh()
 
     def _forget(self, number: int) -> None:
         self._rates.pop(number, None)
@@ -239,3 +235,18 @@ class Transfers:
         task = self._tasks.pop(number, None)
         if task is not None and self._bars is not None:
             self._bars.remove_task(task)
+
+
+def _bars() -> Progress:
+    # Imported here because a pipe needs none of it, and before a transfer begins, because it takes a moment.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[standing]}", markup=False),
+        console=Console(),
+        auto_refresh=False,  # no thread: there is news twice a second
+        transient=True,
+    )
