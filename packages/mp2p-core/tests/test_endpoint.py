@@ -152,7 +152,7 @@ def test_packets_are_sent_as_trains() -> None:
     path = Path(Puppet.SOURCE)
     sizes = [9, 9, 9, 5, 9, 9, 10, 10, 3, 3]
     packets = [bytes([n]) * size for n, size in enumerate(sizes)]
-    made = list(trains(path, [Packet([packet], len(packet)) for packet in packets]))
+    made = list(trains(path, [Packet(packet, len(packet)) for packet in packets]))
     assert [len(train.buffers) for train in made] == [4, 2, 3, 1]
     assert [datagram for train in made for datagram in train.datagrams()] == packets
     assert list(trains(path, [])) == []
@@ -160,8 +160,8 @@ def test_packets_are_sent_as_trains() -> None:
 
 def test_a_large_packet_is_a_train_of_its_own() -> None:
     path = Path(Puppet.SOURCE)
-    small, large = Packet([b"s" * 9], 9), Packet([b"h" * 3, b"b" * 6, b"h" * 3, b"b" * 2], 9)
-    made = list(trains(path, [small, large, Packet([b"t" * 9], 9), Packet([b"u" * 9], 9)]))
+    small, large = Packet(b"s" * 9, 9), Packet(b"hhhbbbbbbhhhbb", 9)
+    made = list(trains(path, [small, large, Packet(b"t" * 9, 9), Packet(b"u" * 9, 9)]))
     assert [list(train.datagrams()) for train in made] == [
         [b"s" * 9],
         [b"hhhbbbbbb", b"hhhbb"],

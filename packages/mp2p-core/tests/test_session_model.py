@@ -83,7 +83,7 @@ class SessionPair(RuleBasedStateMachine):
         half = self.halves[which]
         before = half.session.state
         for sealed in half.session.packets(self.now):
-            (packet,) = (bytes(buffer) for buffer in sealed.buffers)
+            packet = sealed.data
             number = int.from_bytes(packet[10:18], "big")
             assert number not in half.numbers, "a packet number was used twice"
             assert number == len(half.numbers)

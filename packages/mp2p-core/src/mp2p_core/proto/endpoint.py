@@ -288,8 +288,8 @@ class Endpoint:
                 self._life.after_change(session, now)
                 self._life.timers.schedule(session)
             out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
-            for channel, path, (buffers, size) in session.roaming.packets:
-                out.append(Transmit(channel, Train(path, buffers, size)))
+            for channel, path, (data, size) in session.roaming.packets:
+                out.append(Transmit(channel, Train(path, (data,), size)))
             session.roaming.packets.clear()
         return out
 

@@ -20,9 +20,9 @@ __all__ = ["Epoch", "Packet", "SessionKeys"]
 
 
 class Packet(NamedTuple):
-    """A sealed packet: buffers that, joined, are cut into datagrams of `datagram` bytes, the last one shorter."""
+    """A sealed packet, to be cut into datagrams of `datagram` bytes, the last one shorter."""
 
-    buffers: list[bytes | memoryview]
+    data: bytes
     datagram: int
 
 
@@ -97,7 +97,7 @@ class Epoch:
         if datagrams == 1:
             header = data_header(self.remote_id, number)
             sealed = header + self._keys.send.encrypt(nonce, plaintext, header)
-            return Packet([sealed], len(sealed))
+            return Packet(sealed, len(sealed))
         header = part_header(self.remote_id, number, datagrams)
         sealed = self._keys.send.encrypt(nonce, plaintext, header)
         return Packet(cut(sealed, self.remote_id, number, datagram), datagram)

@@ -24,12 +24,13 @@ def trains(path: Path, packets: list[Packet]) -> Iterator[Train]:
     """Make a train of each large packet, and of packets of equal size, the last one possibly shorter."""
     at = 0
     while at < len(packets):
-        buffers, size = packets[at]
+        data, size = packets[at]
+        buffers = [data]
         at += 1
-        if len(buffers) == 1:
-            while at < len(packets) and len(packets[at].buffers) == 1 and packets[at].datagram <= size:
-                buffers.append(packets[at].buffers[0])
+        if len(data) == size:
+            while at < len(packets) and len(packets[at].data) == packets[at].datagram <= size:
+                buffers.append(packets[at].data)
                 at += 1
-                if packets[at - 1].datagram < size:
+                if len(buffers[-1]) < size:
                     break
         yield Train(path, buffers, size)
