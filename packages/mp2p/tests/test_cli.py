@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 import mp2p
 from mp2p.cli.commands import cli
-from mp2p.cli.contacts import load_contacts
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.listen import read_access
 from mp2p.cli.ping import Tally
 
 KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
 CLASSIC = ["classic send", "classic serve"]
+CONTACTS = ["contacts add", "contacts list", "contacts remove"]
 NAMES = ["demo", "discover", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file"]
 
 
@@ -41,10 +41,12 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def test_the_commands() -> None:
-    assert sorted(name for name, _ in commands()) == sorted([*NAMES, *CLASSIC, "classic"])
+    assert sorted(name for name, _ in commands()) == sorted(
+        [*NAMES, *CLASSIC, *CONTACTS, "classic", "contacts"]
+    )
 
 
-@pytest.mark.parametrize("name", [*NAMES, *CLASSIC])
+@pytest.mark.parametrize("name", [*NAMES, *CLASSIC, *CONTACTS])
 def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
     result = runner.invoke(cli, [*name.split(), "--help"])
     assert result.exit_code == 0
@@ -84,6 +86,8 @@ def test_L1_no_option_takes_a_secret() -> None:
         *((name, "contact") for name in ("ping", "send", "send-file")),
         ("send", "texts"),
         ("send-file", "files"),
+        *(("contacts add", name) for name in ("name", "contact")),
+        ("contacts remove", "name"),
         *(("classic send", name) for name in ("address", "key_of_server", "text")),
     }
     for name, command in commands():
@@ -199,59 +203,33 @@ def test_a_fault_shows_its_traceback(runner: CliRunner, monkeypatch: pytest.Monk
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-class TestContacts:
-    def test_read(self, tmp_path: Path) -> None:
-        path = tmp_path / "contacts.toml"
-        path.write_text(f'[contacts]\ngarage = "mp2p:{KEY}"\n"the shed" = "{KEY}"\n')
-        assert [(name, str(contact.key)) for name, contact in load_contacts(path).items()] == [
-            ("garage", KEY),
-            ("the shed", KEY),
-        ]
-
-    @pytest.mark.parametrize(
-        ("text", "word"),
-        [
-            (None, "there is no contacts file"),
-            (b"", "names nobody"),
-            (b"contacts = 3", "names nobody"),
-            (b"[contacts]", "names nobody"),
-            (b"[contacts", "is not TOML"),
-            (b"\xff", "is not TOML"),
-            (b"[contacts]\ngarage = 3", "garage"),
-            (b'[contacts]\ngarage = "mp2p:short"', "garage"),
-        ],
-    )
-    def test_refused(self, tmp_path: Path, text: bytes | None, word: str) -> None:
-        path = tmp_path / "contacts.toml"
-        if text is not None:
-            path.write_bytes(text)
-        with pytest.raises(mp2p.UsageError, match=word) as raised:
-            load_contacts(path)
-        assert str(path) in str(raised.value)
-
-    def test_a_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(mp2p.UsageError, match="cannot be read"):
-            load_contacts(tmp_path)
-
-
 class TestAccess:
     def test_nobody_by_default(self) -> None:
-        assert read_access(()) == ({}, "nobody")
+        assert read_access(())[1] == "nobody"
 
     def test_keys(self) -> None:
-        assert read_access((KEY, f"mp2p:{KEY}")) == ({}, [mp2p.PublicKey.parse(KEY)] * 2)
+        key = mp2p.PublicKey.parse(KEY)
+        names, allow = read_access((KEY, f"mp2p:{KEY}"))
+        assert allow == {key}
+        assert names(key) is None
 
     def test_any_wins_and_the_rest_is_still_checked(self) -> None:
-        assert read_access((KEY, "any")) == ({}, "any")
+        assert read_access((KEY, "any"))[1] == "any"
         with pytest.raises(mp2p.ContactError):
             read_access(("any", "nonsense"))
 
-    def test_contacts_have_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_contacts_have_names_and_come_beside_keys(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
         (tmp_path / "mp2p").mkdir()
         (tmp_path / "mp2p" / "contacts.toml").write_text(f'[contacts]\ngarage = "{KEY}"\n')
-        key = mp2p.PublicKey.parse(KEY)
-        assert read_access(("contacts",)) == ({key: "garage"}, [key])
+        key, other, stranger = (mp2p.Identity.from_seed(bytes([n]) * 32).public for n in (0, 1, 2))
+        names, allow = read_access(("contacts", str(other)))
+        assert names(key) == "garage"
+        assert names(other) is None
+        assert callable(allow)
+        assert [allow(each) for each in (key, other, stranger)] == [True, True, False]
 
     def test_contacts_without_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 import mp2p_rpc
+from mp2p.contact_file import Contacts, KnownContact, contacts
 from mp2p.discovery import Found, announce, discover
 from mp2p.paths import default_key_path
 from mp2p.transfer import (
@@ -100,6 +101,7 @@ __all__ = [
     "Closed",
     "Contact",
     "ContactError",
+    "Contacts",
     "DatagramTooLarge",
     "Deadline",
     "DeclaredError",
@@ -113,6 +115,7 @@ __all__ = [
     "InterfaceError",
     "InternalError",
     "KeyFileError",
+    "KnownContact",
     "Limits",
     "LocalNetworkError",
     "MessageTooLarge",
@@ -145,6 +148,7 @@ __all__ = [
     "UnknownMethod",
     "UsageError",
     "announce",
+    "contacts",
     "current_call",
     "default_key_path",
     "deliver_files",

@@ -11,7 +11,7 @@ import click
 import mp2p
 from mp2p.cli import supervise
 from mp2p.cli.classic_options import ClassicOptions, classic_options
-from mp2p.cli.listen import read_access
+from mp2p.cli.listen import Names, read_access
 from mp2p.cli.options import warn_of_unused
 from mp2p.cli.output import Line
 from mp2p_core.access import Allow
@@ -40,7 +40,7 @@ def serve(options: ClassicOptions, allow: Sequence[str]) -> int:
     return supervise.run(lambda: _serve(options, allowed, names))
 
 
-async def _serve(options: ClassicOptions, allow: Allow, names: dict[mp2p.PublicKey, str]) -> int:
+async def _serve(options: ClassicOptions, allow: Allow, names: Names) -> int:
     async with open_classic_server(
         options.key, options.place, allow=allow, share_key=options.share_key
     ) as server:
@@ -49,7 +49,7 @@ async def _serve(options: ClassicOptions, allow: Allow, names: dict[mp2p.PublicK
             session, data = await server.receive()
             key, text = session.peer.raw.hex(), data.decode(errors="backslashreplace")
             record = {"event": "message", "from": key, "session": session.session_id.hex(), "text": text}
-            if (name := names.get(session.peer)) is not None:
+            if (name := names(session.peer)) is not None:
                 record["name"] = name
             options.printer.emit(record, [(name or key, "cyan"), "  ", text])
             with contextlib.suppress(mp2p.Closed):  # its last message has ended the session

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mp2p.cli.classic import classic
+from mp2p.cli.contacts import contacts
 from mp2p.cli.demo import demo
 from mp2p.cli.discover import discover
 from mp2p.cli.doctor import doctor
@@ -98,6 +99,7 @@ def cli(context: click.Context) -> None:
 _COMMANDS = (
     demo,
     show_identity,
+    contacts,
     listen,
     send,
     receive_file,

@@ -1,46 +1,149 @@
-"""The contacts file: names for the keys that the user knows.
-
-# contacts.toml in the configuration folder
-[contacts]
-garage = "mp2p:..."
-"""
+"""`mp2p contacts`: names for the keys that this user knows."""
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
+import click
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
 import mp2p
-from mp2p import Contact, ContactError, UsageError
+from mp2p.cli.errors import ExitCode
+from mp2p.cli.options import json_option
+from mp2p.cli.output import printer
+from mp2p.contact_file import read_contacts
+from mp2p.paths import default_contacts_path
+from mp2p_core.private_files import write_private_file
 
-__all__ = ["load_contacts"]
+__all__ = ["contacts", "find_contact"]
+
+_file_option = click.option(
+    "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Contacts file. Default: `contacts.toml` in your configuration folder.",
+)  # fmt: skip
 
 
-def load_contacts(path: Path) -> dict[str, Contact]:
-    """Read the contacts by name. Raises `UsageError` naming the file and what to change in it."""
+@click.group(short_help="Keep names for the keys that you know.")
+def contacts() -> None:
+    """Keep names for the keys that you know: who may call, and whom to call.
+
+    `--allow contacts` lets everyone in the file in, and commands take a name from it for a contact.
+    """
+
+
+@contacts.command("list", short_help="List the contacts.")
+@_file_option
+@json_option
+def list_contacts(file: Path | None, as_json: bool) -> int:
+    """List the contacts by name."""
+    out = printer(as_json=as_json)
+    for name, entry in read_contacts(file or default_contacts_path()).items():
+        record = {
+            "event": "contact",
+            "name": name,
+            "contact": str(entry.contact),
+            "key": str(entry.contact.key),
+            "groups": sorted(entry.groups),
+            "methods": list(entry.methods),
+        }
+        out.emit(record, [(name, "bold"), "  ", (str(entry.contact), "cyan")])
+    return ExitCode.DONE
+
+
+@contacts.command(short_help="Add a contact, or give one a new key.")
+@click.argument("name")
+@click.argument("contact")
+@click.option("--replace", is_flag=True, help="Replace a contact of this name.")
+@click.option("--group", "groups", multiple=True, metavar="LABEL", help="A label; may be repeated.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="PATTERN",
+    help="What it may call, such as 'Thermostat.*'; may be repeated. Default: everything.",
+)
+@_file_option
+@json_option
+def add(
+    name: str, contact: str, replace: bool, groups: tuple[str, ...], methods: tuple[str, ...], file: Path | None,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Add the contact that another node printed, under a NAME of your choice.
+
+    Compare the key with what its owner tells you: the name is yours, the key is what mp2p checks.
+    """
+    path = file or default_contacts_path()
+    parsed = mp2p.Contact.parse(contact)
+    document, table = _open(path)
+    if name in table and not replace:
+        raise mp2p.UsageError(f"there is a contact {name!r} already: choose another name, or give --replace")
+    if groups or methods:
+        entry = tomlkit.table()
+        entry["contact"] = str(parsed)
+        if groups:
+            entry["groups"] = list(groups)
+        if methods:
+            entry["methods"] = list(methods)
+        table[name] = entry
+    else:
+        table[name] = str(parsed)
+    _save(path, document)
+    printer(as_json=as_json).emit(
+        {"event": "added", "name": name, "contact": str(parsed), "key": str(parsed.key), "file": str(path)},
+        [("added  ", "green"), (name, "bold"), "  ", (str(parsed), "cyan")],
+    )
+    return ExitCode.DONE
+
+
+@contacts.command(short_help="Remove a contact.")
+@click.argument("name")
+@_file_option
+@json_option
+def remove(name: str, file: Path | None, as_json: bool) -> int:
+    """Remove a contact: from then on it is a stranger."""
+    path = file or default_contacts_path()
+    document, table = _open(path)
+    if name not in table:
+        raise mp2p.UsageError(f"there is no contact {name!r}: `mp2p contacts list` shows them")
+    del table[name]
+    _save(path, document)
+    printer(as_json=as_json).emit(
+        {"event": "removed", "name": name}, [("removed  ", "yellow"), (name, "bold")]
+    )
+    return ExitCode.DONE
+
+
+def _open(path: Path) -> tuple[tomlkit.TOMLDocument, tomlkit.items.Table]:
+    """Read the file with its comments, or begin one."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no contacts file {path}: make it, with a line [contacts] and then one line a contact, "
-            'such as garage = "mp2p:..."'
-        ) from error
-    except OSError as error:
-        raise UsageError(f"the contacts file {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the contacts file {path} is not TOML: {error}") from error
-    entries = table.get("contacts")
-    if not isinstance(entries, dict) or not entries:
-        raise UsageError(
-            f'the contacts file {path} names nobody: below a line [contacts], write lines such as garage = "mp2p:..."'
-        )
-    return {name: _contact(path, name, value) for name, value in entries.items()}
+        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        document = tomlkit.document()
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise mp2p.UsageError(f"the contacts file {path} cannot be used: {error}") from error
+    table = document.setdefault("contacts", tomlkit.table())
+    if not isinstance(table, tomlkit.items.Table):
+        raise mp2p.UsageError(f"the contacts file {path}: below a line [contacts], write one line a contact")
+    return document, table
 
 
-def _contact(path: Path, name: str, value: object) -> Contact:
-    if not isinstance(value, str):
-        raise UsageError(f'contact {name!r} in {path} is not a text: write it as {name} = "mp2p:..."')
+def _save(path: Path, document: tomlkit.TOMLDocument) -> None:
     try:
-        return Contact.parse(value)
-    except (ContactError, mp2p.BadKey) as error:
-        raise UsageError(f"contact {name!r} in {path}: {error}") from error
+        write_private_file(path, tomlkit.dumps(document).encode(), overwrite=True)
+    except mp2p.KeyFileError as error:
+        raise mp2p.UsageError(f"the contacts file {path} cannot be written: {error}") from error
+
+
+def find_contact(text: str) -> mp2p.Contact:
+    """Read a contact, a key, or the name of one in the user's contacts file."""
+    try:
+        return mp2p.Contact.parse(text)
+    except (mp2p.ContactError, mp2p.BadKey):
+        path = default_contacts_path()
+        if text.startswith("mp2p:") or not path.exists():
+            raise
+        entry = read_contacts(path).get(text)
+        if entry is None:
+            raise
+        return entry.contact

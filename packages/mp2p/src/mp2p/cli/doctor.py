@@ -11,6 +11,7 @@ import click
 
 import mp2p
 from mp2p.cli import supervise
+from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.examination import Examination
 from mp2p.cli.listen import allow_option, read_access
@@ -62,7 +63,7 @@ def doctor(
     if host is not None and contact is None:
         raise mp2p.UsageError("--host goes with --pair CONTACT")
     _, allowed = read_access(allow)
-    peer = mp2p.Contact.parse(contact) if contact is not None else None
+    peer = find_contact(contact) if contact is not None else None
     return supervise.run(lambda: _doctor(options, peer, host, access_for(allowed), listening, watch))
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import TypeAlias
 
 import anyio
 import click
 
 import mp2p
 from mp2p.cli import supervise
-from mp2p.cli.contacts import load_contacts
 from mp2p.cli.courier import Courier
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Line, Printer
+from mp2p.contact_file import read_contacts
 from mp2p.paths import default_contacts_path
 from mp2p_core.access import Allow
+
+Names: TypeAlias = Callable[[mp2p.PublicKey], str | None]
+"""What the user calls a key."""
 
 __all__ = ["allow_option", "announce", "listen", "read_access"]
 
@@ -44,30 +48,35 @@ def listen(options: NodeOptions, allow: Sequence[str], name: str | None) -> int:
     return supervise.run(lambda: _listen(options, allowed, names, name))
 
 
-def read_access(allow: Sequence[str]) -> tuple[dict[mp2p.PublicKey, str], Allow]:
-    """Read what --allow says: the names of the keys that have one, and who may come in."""
-    names: dict[mp2p.PublicKey, str] = {}
-    keys: list[mp2p.PublicKey] = []
+def read_access(allow: Sequence[str]) -> tuple[Names, Allow]:
+    """Read what --allow says: how to name the keys that have a name, and who may come in."""
+    known = None
+    keys: set[mp2p.PublicKey] = set()
     for word in allow:
         if word == "contacts":
-            for name, contact in load_contacts(default_contacts_path()).items():
-                names.setdefault(contact.key, name)
-                keys.append(contact.key)
+            read_contacts(default_contacts_path())  # here a file that is missing or wrong is an error
+            known = mp2p.contacts()
         elif word != "any":
-            keys.append(mp2p.Contact.parse(word).key)
+            keys.add(mp2p.Contact.parse(word).key)
+
+    def name(key: mp2p.PublicKey) -> str | None:
+        entry = known.find(key) if known is not None else None
+        return entry.name if entry is not None else None
+
     if "any" in allow:
-        return names, "any"
-    return names, keys or "nobody"
+        return name, "any"
+    if known is not None:
+        file = known
+        return name, lambda key: key in keys or file(key)
+    return name, keys or "nobody"
 
 
-async def _listen(
-    options: NodeOptions, allow: Allow, names: dict[mp2p.PublicKey, str], announced: str | None
-) -> int:
+async def _listen(options: NodeOptions, allow: Allow, names: Names, announced: str | None) -> int:
     printer = options.printer
 
     async def serve(peer: mp2p.Peer) -> None:
         key = str(peer.key)
-        name = names.get(peer.key)
+        name = names(peer.key)
 
         def take(text: str) -> None:
             record = {"event": "message", "from": key, "text": text}

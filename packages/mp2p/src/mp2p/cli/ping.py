@@ -10,6 +10,7 @@ import click
 
 import mp2p
 from mp2p.cli import supervise
+from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options, seconds
 from mp2p.cli.output import Printer
@@ -75,7 +76,7 @@ def ping(options: NodeOptions, contact: str, count: int, interval: float) -> int
     Prints how long the handshake took, the round trip time of each probe, and at the end the smallest,
     the median and the largest, and the loss. Exits 3 when no reply came at all.
     """
-    peer = mp2p.Contact.parse(contact)
+    peer = find_contact(contact)
     return supervise.run(lambda: _ping(options, peer, count, interval))
 
 

@@ -13,7 +13,7 @@ from anyio import to_thread
 import mp2p
 from mp2p.cli import supervise
 from mp2p.cli.errors import ExitCode
-from mp2p.cli.listen import allow_option, announce, read_access
+from mp2p.cli.listen import Names, allow_option, announce, read_access
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.transfers import Transfers
 from mp2p.transfer import FileReceiver, TransferEvent, TransferState, check_folder
@@ -55,7 +55,7 @@ async def _receive(
     options: NodeOptions,
     folder: Path,
     allow: Allow,
-    names: dict[mp2p.PublicKey, str],
+    names: Names,
     once: bool,
     overwrite: bool,
 ) -> int:

@@ -10,6 +10,7 @@ import click
 
 import mp2p
 from mp2p.cli import supervise
+from mp2p.cli.contacts import find_contact
 from mp2p.cli.courier import Courier
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.lines import StandardInput
@@ -30,7 +31,7 @@ def send(options: NodeOptions, contact: str, texts: Sequence[str]) -> int:
 
     Exits 0 only when the peer's application has taken every message; each waits up to --timeout seconds.
     """
-    peer = mp2p.Contact.parse(contact)
+    peer = find_contact(contact)
     return supervise.run(lambda: _send(options, peer, texts))
 
 

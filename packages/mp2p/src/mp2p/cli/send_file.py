@@ -12,6 +12,7 @@ from anyio import to_thread
 
 import mp2p
 from mp2p.cli import supervise
+from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.transfers import Transfers
@@ -33,7 +34,7 @@ def send_file(options: NodeOptions, contact: str, files: Sequence[Path], preserv
     breaks, it is tried again for up to --timeout seconds, and the file goes on from where it stopped. So it
     does when the command is run again.
     """
-    peer = mp2p.Contact.parse(contact)
+    peer = find_contact(contact)
     if Path("-") in files:
         raise mp2p.UsageError(
             "standard input cannot be sent as a file, because what is lost on the way has to be read once more: "

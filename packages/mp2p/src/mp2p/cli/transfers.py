@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -56,11 +56,11 @@ class Transfers:
     """An observer of transfers that prints. A context manager: leaving it takes down what is on the screen."""
 
     def __init__(
-        self, printer: Printer, *, sending: bool, names: Mapping[PublicKey, str] | None = None
+        self, printer: Printer, *, sending: bool, names: Callable[[PublicKey], str | None] = lambda _key: None
     ) -> None:
         self._printer = printer
         self._sending = sending
-        self._names = names or {}
+        self._names = names
         self._rates: dict[int, _Rate] = {}
         self._next_line: dict[int, float] = {}
         self._bars = _bars() if printer.interactive else None
@@ -204,7 +204,7 @@ class Transfers:
             "name": event.name,
             "size": event.size,
         }
-        if (name := self._names.get(event.peer)) is not None:
+        if (name := self._names(event.peer)) is not None:
             facts["contact"] = name
         return facts
 
@@ -212,7 +212,7 @@ class Transfers:
         """Say on a line of its own, for a key is long, who sends; the sender knows to whom."""
         if self._sending:
             return ()
-        return [["  from    ", (self._names.get(event.peer) or str(event.peer), "cyan")]]
+        return [["  from    ", (self._names(event.peer) or str(event.peer), "cyan")]]
 
     # --- bars ---------------------------------------------------------------------------------------
 
