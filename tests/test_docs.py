@@ -16,6 +16,7 @@ import pytest
 
 from mp2p.cli.commands import cli
 from mp2p.cli.errors import ExitCode
+from mp2p.transfer import Reason
 from mp2p_core.plugins import load_plugins
 from mp2p_core.proto import constants
 
@@ -234,6 +235,12 @@ def test_exit_codes_in_the_readme_are_those_of_the_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("| exit code |")[1].split("\n\n")[0]
     assert sorted(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == sorted(ExitCode)
+
+
+def test_codes_of_file_transfer_are_those_of_the_code() -> None:
+    table = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split("| code |")[1]
+    written = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", table, re.MULTILINE)}
+    assert written == {reason.name: reason.value for reason in Reason}
 
 
 def test_commands_in_the_readme_are_those_of_the_command() -> None:
