@@ -239,7 +239,9 @@ def test_exit_codes_in_the_readme_are_those_of_the_command() -> None:
 
 def test_codes_of_file_transfer_are_those_of_the_code() -> None:
     table = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split("| code |")[1]
-    written = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", table, re.MULTILINE)}
+    written = {
+        name: int(code) for code, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", table, re.MULTILINE)
+    }
     assert written == {reason.name: reason.value for reason in Reason}
 
 
