@@ -70,11 +70,10 @@ class MessageWriter:
             with contextlib.suppress(StreamClosed, Closed):
                 await self._stream.send_eof()
 
-    def renew(self) -> None:
-        """Go on over a new connection. Whoever has sent, or waits to, is told once that something may be lost."""
-        if self._stream is not None:
-            self._broken = _broken()
-            self._stream = None
+    def renew(self, *, tell: bool) -> None:
+        """Go on over a new connection. With `tell`, whoever has sent learns once that something may be lost."""
+        self._broken = _broken() if tell and self._stream is not None else None
+        self._stream = None
 
 
 class _Incoming:
@@ -83,8 +82,8 @@ class _Incoming:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.buffer = bytearray()
-        self.over: Closed | None = None
-        """Why nothing more will come, where the application has to know."""
+        self.broken: Closed | None = None
+        """What the application has to know after its last message."""
 
 
 class MessageReader:
@@ -115,11 +114,14 @@ class MessageReader:
         self._streams.append(_Incoming(stream))
         self.wake()
 
-    def renew(self) -> None:
-        """Go on over a new connection. Whoever has received, or waits to, is told once that something may be lost."""
-        if self._streams:
-            self._streams[-1].over = _broken()
-        elif self._signal is not None:
+    def renew(self, *, tell: bool) -> None:
+        """Go on over a new connection. With `tell`, whoever has received, or waits, learns that something may be lost.
+
+        First comes what arrived whole before.
+        """
+        if tell and self._streams:
+            self._streams[-1].broken = _broken()
+        elif tell and self._signal is not None:
             self._broken = _broken()
         self.wake()
 
@@ -150,9 +152,10 @@ class MessageReader:
             message = self._take(incoming)
             if message is not None:
                 return message
-            if incoming.over is not None:
+            if not incoming.stream.alive:
                 self._streams.remove(incoming)
-                raise incoming.over
+                if incoming.broken is not None:
+                    raise incoming.broken
         return None
 
     def _take(self, incoming: _Incoming) -> bytes | None:
@@ -161,7 +164,7 @@ class MessageReader:
             return None
         size = int.from_bytes(buffer[:_LENGTH], "big")
         if size > MAX_MESSAGE_SIZE:
-            self._fail(f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
+            self._refuse(incoming, f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
             return None
         if not self._fill(incoming, _LENGTH + size):
             return None
@@ -178,14 +181,16 @@ class MessageReader:
                 piece = incoming.stream.receive_nowait(max(_READ, size - len(buffer)))
             except anyio.EndOfStream:
                 if buffer:
-                    self._fail("a message without its end")
-                else:
-                    self._streams.remove(incoming)  # the peer closes, and says why in a moment
-                return False
+                    self._refuse(incoming, "a message without its end")
+                return False  # the peer closes, and says why in a moment
             except StreamReset:
-                self._fail("the stream of messages was reset")
+                self._refuse(incoming, "the stream of messages was reset")
                 return False
             if piece is None:
                 return False
             buffer += piece
         return True
+
+    def _refuse(self, incoming: _Incoming, why: str) -> None:
+        if incoming.stream.alive:  # else it is of a connection that has ended already
+            self._fail(why)

@@ -11,7 +11,13 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from mp2p_core.messages import LARGEST_FRAME, MessageReader, MessageWriter
-from mp2p_core.proto.constants import CLOSE_BAD_FRAME, CLOSE_DONE, MAX_QUEUED_MESSAGES, UNSENT_FLOOR
+from mp2p_core.proto.constants import (
+    CLOSE_BAD_FRAME,
+    CLOSE_DONE,
+    CLOSE_RESTARTED,
+    MAX_QUEUED_MESSAGES,
+    UNSENT_FLOOR,
+)
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.stream import Stream
 from mp2p_core.waiting import Bell, Signal
@@ -345,10 +351,11 @@ class Peer:
         self._opened.append(stream)
 
     def renew(self, connection: Connection) -> None:
-        """Go on over a new connection: the peer has started anew, and what was under way is lost."""
+        """Go on over a new connection: the peer has started anew, or was called again."""
+        restarted = self.closed is not None and self.closed.code == CLOSE_RESTARTED
         self._connection = connection
-        self._writer.renew()
-        self._reader.renew()
+        self._writer.renew(tell=restarted)
+        self._reader.renew(tell=restarted)
         self._wake()
         self._pings.clear()
         self._streams.clear()

@@ -239,13 +239,7 @@ class Stream(ByteStream):
 
         Never waits, so that it does its work in a cancelled task, too. May be called again.
         """
-        if not self._finished:
-            with contextlib.suppress(StreamClosed, Closed):
-                await self.send_eof()
-        if not self._closed:
-            await self.stop()
-            self._closed = True
-        self.wake()
+        self.close_now()
 
     def close_now(self) -> None:
         """Do what `aclose` does, where nothing can be awaited."""

@@ -221,6 +221,13 @@ class SendStream:
         return self._end_acked and self.base == self.final and self.reset_code is None
 
     @property
+    def unfinished(self) -> int:
+        """Bytes, the end included, that the peer has yet to acknowledge; 0 when there is no end."""
+        if self.final is None or self.reset_code is not None or self.finished:
+            return 0
+        return self.written - self.base + 1
+
+    @property
     def done(self) -> bool:
         """Whether nothing of this direction can go out any more."""
         return self.reset_acked or self.finished

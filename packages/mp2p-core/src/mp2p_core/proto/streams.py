@@ -169,12 +169,7 @@ class Streams:
 
     def unfinished(self) -> int:
         """Count the bytes, ends included, of ended streams that the peer has not acknowledged."""
-        sending = (live.send for live in self._table.live.values())
-        return sum(
-            send.written - send.base + 1
-            for send in sending
-            if send.final is not None and send.reset_code is None and not send.finished
-        )
+        return sum(live.send.unfinished for live in self._table.live.values())
 
     def set_rtt(self, rtt: float) -> None:
         """Tell the smoothed round-trip time in seconds, for auto-tuning."""
