@@ -58,6 +58,20 @@ def test_short_and_long_entries(path: Path) -> None:
     assert known.find(THIRD) == kitchen
 
 
+def test_it_decides_about_methods(path: Path) -> None:
+    write(
+        path,
+        f'[contacts]\ngarage = "{KEY}"\n[contacts.kitchen]\nkey = "{OTHER}"\nmethods = ["Thermostat.get*"]\n',
+    )
+    known = mp2p.contacts()
+    assert isinstance(known, mp2p.Policy)
+    assert [known.may_connect(key) for key in (KEY, OTHER, STRANGER)] == [True, True, False]
+    assert known.may_call(KEY, "Thermostat.set_target")
+    assert known.may_call(OTHER, "Thermostat.get_target")
+    assert not known.may_call(OTHER, "Thermostat.set_target")
+    assert not known.may_call(STRANGER, "Thermostat.get_target")
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

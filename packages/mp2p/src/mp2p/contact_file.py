@@ -20,6 +20,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +51,7 @@ class KnownContact:
 class Contacts(Mapping[str, KnownContact]):
     """The contacts by name, read again when the file has changed.
 
-    Usable as `allow=`: called with a key, it tells whether that key is in the file now. A file that cannot be
+    Usable as `allow=` of nodes and of `Node.serve`: whoever is in the file now. A file that cannot be
     read after a change is warned of, and what it said before stays.
     """
 
@@ -89,7 +90,16 @@ class Contacts(Mapping[str, KnownContact]):
 
     def __call__(self, key: PublicKey) -> bool:
         """Tell whether a key is in the file."""
+        return self.may_connect(key)
+
+    def may_connect(self, key: PublicKey) -> bool:
+        """Tell whether a key may have a session (the `Policy` of `Node.serve`)."""
         return self.find(key) is not None
+
+    def may_call(self, key: PublicKey, method: str) -> bool:
+        """Tell whether a key may call the method of that full name."""
+        entry = self.find(key)
+        return entry is not None and any(fnmatchcase(method, pattern) for pattern in entry.methods)
 
     def __getitem__(self, name: str) -> KnownContact:
         """Find an entry by its name."""
