@@ -73,7 +73,7 @@ def redirect(monkeypatch: pytest.MonkeyPatch, *, terminal: bool = False) -> Outp
 
 def test_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     output = redirect(monkeypatch)
-    show = Transfers(printer(as_json=True), sending=False, names={PEER: "garage"})
+    show = Transfers(printer(as_json=True), sending=False, names={PEER: "garage"}.get)
     with show:
         for event in (CHECKING, EVENT, PROGRESS, DONE):
             show(event)
