@@ -1,4 +1,4 @@
-"""Handshakes on a simulated network (rows H2, H11, D1, D2, Y5, Y6, F5): whole endpoints, virtual time."""
+"""Handshakes on a simulated network (rows H2, H11, D1, D2, D3, Y5, Y6, F5): whole endpoints, virtual time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import random
 
 import pytest
 
+from mp2p_core.proto import addresses, wire
 from mp2p_core.proto import constants as c
-from mp2p_core.proto import wire
 from mp2p_core.proto.cookies import CookieJar
+from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.identity import Identity
+from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.proto.states import SessionState
 from mp2p_core.testing.puppet import restamp
-from mp2p_core.testing.simulation import AllowKeys, Conditions, Datagram, SimNode, Simulation
+from mp2p_core.testing.simulation import AllowAll, AllowKeys, Conditions, Datagram, SimNode, Simulation
 
 BAD = Conditions(loss=0.3, duplicate=0.2, delay=0.02, jitter=0.2)
 
@@ -139,6 +141,34 @@ def test_D2_a_resp_edited_in_flight_does_not_connect(offset: int) -> None:
     sim.connect(a, b)
     assert sim.run_until(lambda: a.failed, 30.0)
     assert a.connected == b.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "connects"), [(1, 1, True), (1, 2, True), (2, 1, True), (2, 2, False), (3, 2, False)]
+)
+def test_D3_a_pair_that_speaks_a_later_version_is_not_forced_to_this_one(
+    ours: int, theirs: int, connects: bool
+) -> None:
+    """As if somebody had dropped their handshakes of version 2, so that they came down to those of version 1."""
+    sim, a, b = pair(3)
+    for node, version in ((a, ours), (b, theirs)):
+        node.endpoint = Endpoint(
+            node.identity,
+            AllowAll(),
+            now=sim.now,
+            random=sim.random_bytes,
+            suite=sim.nonces.suite,
+            version=version,
+        )
+        node.endpoint.add_channel(0, ChannelInfo(node.group, 1200, addresses.may_answer))
+    sim.connect(a, b)
+    assert sim.run_until(lambda: a.connected or a.failed, 20.0)
+    sim.run(1.0)
+    assert (len(a.connected), len(b.accepted)) == ((1, 1) if connects else (0, 0))
+    if not connects:
+        assert a.failed[0].refusal is not None
+        assert a.failed[0].refusal.startswith("downgrade")
+        assert {datagram.data[0] for datagram in a.sent} == {c.TYPE_INIT}, "no key of this version was used"
 
 
 def test_Y5_a_clock_that_went_back_a_year_costs_one_cookie() -> None:

@@ -47,6 +47,7 @@ class Calls:
         suite: Suite,
         idle_timeout: float,
         epoch_us: int,
+        version: int,
         now: float,
     ) -> None:
         self._identity = identity
@@ -55,6 +56,7 @@ class Calls:
         self._suite = suite
         self._idle_timeout = idle_timeout
         self._epoch_us = epoch_us
+        self._version = version
         self._began = now
         self._attempts: dict[bytes, tuple[Dial, Attempt]] = {}
         self._by_number: dict[int, Dial] = {}
@@ -106,6 +108,7 @@ class Calls:
         return Dial(
             self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, suite=self._suite,
             timeout=timeout, now=now, session=session, anew=session is None or session.roaming.fading,
+            version=self._version,
         )  # fmt: skip
 
     def advance(self, dial: Dial, now: float) -> list[Outgoing]:

@@ -9,6 +9,8 @@ from typing import Final
 SUITE_IK: Final = 1  # [4] Noise_IK_25519_ChaChaPoly_SHA256
 VERSION: Final = 1
 """[4] highest protocol version this code speaks."""
+HANDSHAKE_VERSION: Final = 1
+"""[4] the version that INIT and RESP as built here begin."""
 
 TYPE_INIT: Final = 0x11  # [3]
 TYPE_RESP: Final = 0x12

@@ -57,8 +57,12 @@ class Endpoint:
         suite: Suite = CHACHAPOLY_SHA256,
         idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
         epoch_us: int = 0,
+        version: int = c.VERSION,
     ) -> None:
-        """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970."""
+        """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970.
+
+        `version` is the highest one that this side tells its peers; only a test of downgrades changes it.
+        """
         self._channels: dict[int, ChannelInfo] = {}
         self._counters: defaultdict[str, int] = defaultdict(int)
         rules = PathRules(self._channels, random=random, counters=self._counters, now=now)
@@ -71,6 +75,7 @@ class Endpoint:
             random=random,
             suite=suite,
             idle_timeout=idle_timeout,
+            version=version,
             now=now,
         )
         self._calls = Calls(
@@ -80,6 +85,7 @@ class Endpoint:
             suite=suite,
             idle_timeout=idle_timeout,
             epoch_us=epoch_us,
+            version=version,
             now=now,
         )
         self._connections = connections

@@ -66,10 +66,17 @@ class Answered(NamedTuple):
     payload: wire.RespPayload
     keys: SessionKeys
     rtt: float | None
+    downgraded: bool = False
 
     @property
     def refusal(self) -> str | None:
-        """Why the peer, who proved its key, does not want this session; None when it does."""
+        """Why the peer, who proved its key, does not want this session, or may not have it; None when it does.
+
+        Both sides name the highest version they speak where nobody can change it. When that is a later one
+        than this handshake's, somebody kept them from using it (row D3).
+        """
+        if self.downgraded:
+            return "downgrade: both sides speak a later version, and something kept them from using it"
         status = self.payload.status
         return None if status == c.STATUS_OK else _STATUS_TEXT.get(status, f"status {status}")
 
@@ -135,7 +142,7 @@ class Attempt:
         self.timestamp = dial.timestamp(now)
         payload = wire.InitPayload(
             key=dial.identity.public.raw, timestamp=self.timestamp, return_address=self.target.return_address,
-            capabilities=c.CAPABILITY_PARTS, max_payload=self.target.max_payload, version=c.VERSION,
+            capabilities=c.CAPABILITY_PARTS, max_payload=self.target.max_payload, version=dial.version,
             continues=self.token is not None, token=self.token or bytes(16),
         )  # fmt: skip
         body = header + self._noise.write_message(payload.pack(), dial.random(32))
@@ -176,19 +183,21 @@ class Attempt:
         keys = SessionKeys(
             dial.suite.aead(send), dial.suite.aead(receive), noise.handshake_hash, payload.token
         )
-        return Answered(self, payload, keys, now - self._sent_at if self._sent_once else None)
+        rtt = now - self._sent_at if self._sent_once else None
+        return Answered(self, payload, keys, rtt, min(dial.version, payload.version) > c.HANDSHAKE_VERSION)
 
 
 class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "instead_of", "mac1", "number", "peer", "queued", "random", "session", "stage", "suite")  # fmt: skip
+                 "instead_of", "mac1", "number", "peer", "queued", "random", "session", "stage", "suite",
+                 "version")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
         random: RandomBytes, suite: Suite, timeout: float, now: float, session: Session | None = None,
-        anew: bool = True,
+        anew: bool = True, version: int = c.VERSION,
     ) -> None:  # fmt: skip
         self.session = session
         """The session that is to get new keys; None for a new connection."""
@@ -197,6 +206,7 @@ class Dial:
         self.peer = peer
         self.random = random
         self.suite = suite
+        self.version = version
         self.began = now
         self.deadline = now + timeout
         self.stage = Stage.NOTHING_HEARD

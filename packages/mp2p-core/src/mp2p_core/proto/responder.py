@@ -89,6 +89,7 @@ class Responder:
         random: RandomBytes,
         suite: Suite,
         idle_timeout: float,
+        version: int,
         now: float,
     ) -> None:
         self._identity = identity
@@ -98,6 +99,7 @@ class Responder:
         self._random = random
         self._suite = suite
         self._idle_timeout = idle_timeout
+        self._version = version
         self._idle_timeout_ms = max(int(min(idle_timeout * 1000, _MAX_U32)), 1)
         self._mac1 = Mac1(identity.public.raw)
         self._jar = CookieJar(identity.public.raw, random, now)
@@ -260,7 +262,7 @@ class Responder:
         busy = busy and renewed is None
         resp = wire.RespPayload(
             receive_id=local_id, token=token, address=channel.address, capabilities=c.CAPABILITY_PARTS,
-            max_payload=channel.max_payload, version=c.VERSION,
+            max_payload=channel.max_payload, version=self._version,
             status=c.STATUS_BUSY if busy else c.STATUS_OK,
             idle_timeout_ms=self._idle_timeout_ms,
         )  # fmt: skip
