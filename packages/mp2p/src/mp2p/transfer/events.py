@@ -70,7 +70,7 @@ class TransferredFile:
     path: Path
     """On this side."""
     name: str
-    """At the receiver."""
+    """At the receiver, and not escaped: the sender has only the receiver's word for it."""
     size: int
     digest: bytes
     """SHA-256."""

@@ -27,7 +27,7 @@ __all__ = ["FileReceiver", "receive_files"]
 
 _OFFER_PATIENCE: Final = 10.0
 _PER_CONNECTION: Final = 4
-"""Files at a time; further streams wait. Attack: a peer that sends a file on each of its streams."""
+"""Files at a time; further ones wait. Attack: a peer that sends a file on each of its streams."""
 _REMEMBERED: Final = 256
 """Files received last. Attack: a peer that sends new files for ever; the oldest is forgotten."""
 _UNFINISHED: Final = 64
@@ -78,22 +78,16 @@ class FileReceiver:
         """
         unfinished: dict[bytes, Mp2pError] = {}
         slots = anyio.Semaphore(_PER_CONNECTION)
-
-        async def take(stream: Stream) -> None:
-            try:
-                await self._take(peer, stream, unfinished)
-            finally:
-                slots.release()
-
         async with anyio.create_task_group() as group:
             with contextlib.suppress(Closed):
                 while True:
-                    await slots.acquire()
-                    group.start_soon(take, await peer.accept_stream())
+                    group.start_soon(self._take, peer, await peer.accept_stream(), slots, unfinished)
         for error in unfinished.values():
             raise error
 
-    async def _take(self, peer: Peer, stream: Stream, unfinished: dict[bytes, Mp2pError]) -> None:
+    async def _take(
+        self, peer: Peer, stream: Stream, slots: anyio.Semaphore, unfinished: dict[bytes, Mp2pError]
+    ) -> None:
         incoming = Incoming(stream)
         code: Reason | None = Reason.CANCELLED
         try:
@@ -109,7 +103,7 @@ class FileReceiver:
                 if finished is not None and not finished.answers(offer):
                     finished = None
                 receiving = Receiving(
-                    *(peer, stream, incoming, offer),
+                    *(peer, stream, incoming, offer, slots),
                     folder=self.folder,
                     overwrite=self._overwrite,
                     finished=finished,

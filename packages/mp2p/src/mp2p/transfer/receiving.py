@@ -73,6 +73,7 @@ class Receiving:
         stream: Stream,
         incoming: Incoming,
         offer: wire.Offer,
+        slots: anyio.Semaphore,
         *,
         folder: Path,
         overwrite: bool,
@@ -83,6 +84,7 @@ class Receiving:
         self._stream = stream
         self._incoming = incoming
         self._offer = offer
+        self._slots = slots
         self._folder = folder
         self._overwrite = overwrite
         self.finished = finished
@@ -107,7 +109,8 @@ class Receiving:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._report)
                 try:
-                    await self._receive(group)
+                    async with self._slots:
+                        await self._receive(group)
                     failure = None
                 except (FileError, RemoteError) as error:
                     failure = error

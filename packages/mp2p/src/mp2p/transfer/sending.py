@@ -106,7 +106,8 @@ class _Sending:
             await stream.send(wire.encode(self._offer))
         have = await self._reply(replies)
         while isinstance(have, wire.Written):
-            self._report(TransferState.CHECKING, have.size)
+            if have.size:  # or it waits for other transfers
+                self._report(TransferState.CHECKING, have.size)
             have = await self._reply(replies)
         if not isinstance(have, wire.Have):
             raise self._out_of_turn()
