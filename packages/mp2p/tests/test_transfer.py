@@ -275,6 +275,24 @@ async def test_a_file_that_is_not_the_same_any_more_is_sent_again(tmp_path: Path
         assert net.files() == expected
 
 
+async def test_a_file_that_is_there_is_confirmed_only_for_its_own_hash(tmp_path: Path) -> None:
+    data = make(tmp_path / "x", 1000)
+    async with network(tmp_path / "in") as net, net.connect() as peer:
+        await send_file(peer, tmp_path / "x")
+        hand = Hand(await peer.open_stream(), tmp_path / "x")
+        assert await hand.begin() == wire.Have(1000, hashlib.sha256(data).digest())
+        await hand.go(1000)
+        await hand.stream.send(bytes(32))
+        assert isinstance(await net.until_failed(), TransferBroken)
+
+
+def test_a_file_that_went_away_before_it_was_remembered_is_not_there(tmp_path: Path) -> None:
+    offer = wire.Offer(bytes(16), "x", 0)
+    assert not receiving.FinishedFile.of(offer, tmp_path / "x", bytes(32)).answers(offer)
+    (tmp_path / "x").touch()
+    assert receiving.FinishedFile.of(offer, tmp_path / "x", bytes(32)).answers(offer)
+
+
 async def test_files_are_replaced_only_when_told_to(tmp_path: Path) -> None:
     data = make(tmp_path / "x", 10)
     (tmp_path / "in" / "x").write_bytes(b"old")
@@ -842,6 +860,31 @@ async def test_a_receiver_that_claims_to_have_what_it_has_not_gets_everything(
         group.start_soon(claim)
         async with client.connect(server.contact) as peer:
             assert (await send_file(peer, tmp_path / "x")).moved == 10
+
+
+async def test_a_receiver_that_confirms_another_hash_has_not_got_the_file(tmp_path: Path) -> None:
+    make(tmp_path / "x", 10)
+    hub = MemoryHub()
+    async with (
+        open_node(allow="any", transports=[hub.transport()]) as server,
+        open_node(transports=[hub.transport()]) as client,
+        anyio.create_task_group() as group,
+    ):
+
+        async def confirm() -> None:
+            stream = await (await server.accept()).accept_stream()
+            incoming = Incoming(stream)
+            await incoming.message(wire.decode_offer_untrusted)
+            await stream.send(wire.encode(START))
+            await incoming.message(wire.decode_go_untrusted)
+            await incoming.exactly(10 + wire.DIGEST_SIZE)
+            await stream.send(wire.encode(wire.Done(bytes(wire.DIGEST_SIZE), "x")))
+            await incoming.end()
+
+        group.start_soon(confirm)
+        async with client.connect(server.contact) as peer:
+            with pytest.raises(TransferBroken, match="protocol"):
+                await send_file(peer, tmp_path / "x")
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 44, b"mp2pfile\x02" + bytes(35)])
