@@ -120,6 +120,9 @@ that two sides that follow each other meet."""
 RETRY_SPACING: Final = 5.0
 """Between such handshakes, and between those for new keys."""
 
+OFFERED_EPOCHS: Final = 4
+"""Keys that a peer has asked for and not confirmed: one for each way that it tried."""
+
 ANEW_AFTER: Final = 6.0
 """INITs for a connection that got no answer for this long are joined by one for a new connection. Long enough
 that half of all datagrams may be lost without making two connections of one."""

@@ -14,7 +14,7 @@ __all__ = ["Epochs"]
 
 
 class Epochs:
-    """The last keys, the present ones, and those that the peer has asked for and not confirmed: at most these three."""
+    """The last keys, the present ones, and those that the peer has asked for and not confirmed: of these, a few."""
 
     __slots__ = ("_by_id", "_first", "_rekey_after", "current", "promoted", "rekey_at", "retired")
 
@@ -45,11 +45,18 @@ class Epochs:
         return self.current.began + c.EPOCH_LIFE
 
     def offer(self, epoch: Epoch) -> None:
-        """Get ready for keys that the peer asked for: they are used once it has confirmed them."""
-        for other in list(self._by_id.values()):
-            if other is not self.current and other.expires == math.inf:
-                self._retire(other)
+        """Get ready for keys that the peer asked for: they are used once it has confirmed them.
+
+        A peer that looks for us asks over every way that it knows, and confirms what is answered first.
+        """
+        offered = [other for other in self._by_id.values() if self._is_offered(other)]
+        # Attack: a peer that asks and asks. Bounded; the oldest go.
+        for other in offered[: len(offered) + 1 - c.OFFERED_EPOCHS]:
+            self._retire(other)
         self._by_id[epoch.local_id] = epoch
+
+    def _is_offered(self, epoch: Epoch) -> bool:
+        return epoch is not self.current and epoch.expires == math.inf
 
     def install(self, epoch: Epoch, now: float) -> bool:
         """Take over keys that this side asked for and the peer has answered for; True when they seal from now on."""
@@ -61,7 +68,7 @@ class Epochs:
 
         True when they seal from now on.
         """
-        if epoch is self.current or epoch.expires != math.inf:
+        if not self._is_offered(epoch):
             return False
         self.promoted = epoch
         return self._take_over(epoch, now)
@@ -81,14 +88,17 @@ class Epochs:
         del self._by_id[epoch.local_id]
         self.retired.append(epoch.local_id)
 
+    def _ends(self, epoch: Epoch) -> float:
+        return epoch.began + c.HALF_OPEN_LIFE if self._is_offered(epoch) else epoch.expires
+
     def timeout(self) -> float:
         """Return when `handle_timeout` is due."""
         if len(self._by_id) == 1:
             return math.inf
-        return min(epoch.expires for epoch in self._by_id.values())
+        return min(map(self._ends, self._by_id.values()))
 
     def handle_timeout(self, now: float) -> None:
         """Forget keys whose time has come."""
         for epoch in list(self._by_id.values()):
-            if epoch.expires <= now:
+            if self._ends(epoch) <= now:
                 self._retire(epoch)

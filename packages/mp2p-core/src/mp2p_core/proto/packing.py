@@ -130,6 +130,10 @@ class Packer:
         """Probe timeouts in a row, with something outstanding."""
         return self._recovery.backoff
 
+    def answered(self) -> None:
+        """Count probes anew: a handshake has shown that the peer is there."""
+        self._recovery.backoff = 0
+
     # --- what the network says ---------------------------------------------------------------------
 
     def acked_untrusted(self, ack: Ack, now: float) -> None:

@@ -335,6 +335,7 @@ class Session:
         """Use new keys that this side asked for and the peer has answered for."""
         if self.epochs.install(epoch, now):
             self._follow_keys(now)
+        self.packer.answered()
         self.packer.ping()  # the peer's confirmation
 
     def _follow_keys(self, now: float) -> None:

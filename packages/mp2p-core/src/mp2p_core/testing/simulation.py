@@ -14,9 +14,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.proto import addresses
 from mp2p_core.proto import constants as c
@@ -30,16 +28,23 @@ from mp2p_core.proto.events import (
     PingAnswered,
 )
 from mp2p_core.proto.identity import Identity, PublicKey
-from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.testing.clock import VirtualClock
+from mp2p_core.testing.nonces import NonceRecorder
 from mp2p_core.transport import Address, Path, RandomBytes, Reach, Train
 
 if TYPE_CHECKING:
     from mp2p_core.proto.connection import Connection
-    from mp2p_core.proto.noise_suite import Aead
 
-__all__ = ["AllowAll", "AllowKeys", "Conditions", "Datagram", "NonceRecorder", "SimNode", "Simulation"]
+__all__ = [
+    "AllowAll",
+    "AllowKeys",
+    "Conditions",
+    "Datagram",
+    "SimChannel",
+    "SimNode",
+    "Simulation",
+]
 
 _ROUNDING = 1e-9
 
@@ -98,35 +103,11 @@ class AllowKeys:
         return key in self.keys
 
 
-class _RecordingAead:
-    def __init__(self, recorder: NonceRecorder, key: bytes) -> None:
-        self._recorder = recorder
-        self._key = key
-        self._aead = ChaCha20Poly1305(key)
+class SimChannel(NamedTuple):
+    """One way onto the network."""
 
-    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
-        self._recorder.note(self._key, nonce, data, associated_data)
-        return self._aead.encrypt(nonce, data, associated_data)
-
-    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes:
-        return self._aead.decrypt(nonce, data, associated_data)
-
-
-class NonceRecorder:
-    """An oracle: no (key, nonce) seals two different plaintexts. Put its `suite` into endpoints."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[bytes, bytes], tuple[bytes, bytes | None]] = {}
-        self.repeats = 0
-        self.suite = Suite(CHACHAPOLY_SHA256.name, CHACHAPOLY_SHA256.hash_name, self._aead)
-
-    def _aead(self, key: bytes) -> Aead:
-        return _RecordingAead(self, key)
-
-    def note(self, key: bytes, nonce: bytes, data: bytes, associated_data: bytes | None) -> None:
-        """Take down one sealing."""
-        if self._seen.setdefault((key, nonce), (data, associated_data)) != (data, associated_data):
-            self.repeats += 1
+    source: Address
+    group: Address
 
 
 @dataclass(slots=True)
@@ -139,6 +120,9 @@ class SimNode:
     source: Address
     group: Address
     interface: int = 1
+    """The one that works: what is sent on another does not get anywhere."""
+    channels: dict[int, SimChannel] = field(default_factory=dict)
+    """The first one, which has `source` and `group`, and others."""
     connected: list[Connection] = field(default_factory=list)
     accepted: list[Connection] = field(default_factory=list)
     failed: list[ConnectFailed] = field(default_factory=list)
@@ -161,6 +145,9 @@ class SimNode:
     def key(self) -> PublicKey:
         """The node's public key."""
         return self.identity.public
+
+    def __post_init__(self) -> None:
+        self.channels[0] = SimChannel(self.source, self.group)
 
 
 class Simulation:
@@ -216,6 +203,16 @@ class Simulation:
         self.nodes.append(node)
         return node
 
+    def add_channel(self, node: SimNode) -> int:
+        """Have a node listen over IPv6, too; returns the channel's number."""
+        number = len(node.channels)
+        group = addresses.derive_group_v6(node.key.raw, Reach.GLOBAL, c.DEFAULT_PORT + number)
+        index = self.nodes.index(node) + 1
+        node.channels[number] = SimChannel(addresses.pack_ipv6(f"fd00::{number:x}:{index:x}", 1024), group)
+        node.endpoint.add_channel(number, ChannelInfo(group, 1200, addresses.may_answer))
+        self.flush(node)
+        return number
+
     def _endpoint(
         self,
         identity: Identity,
@@ -239,7 +236,8 @@ class Simulation:
         node.endpoint = self._endpoint(
             node.identity, access or AllowAll(), self.random_bytes, c.DEFAULT_IDLE_TIMEOUT, node
         )
-        node.endpoint.add_channel(0, ChannelInfo(node.group, 1200, addresses.may_answer))
+        for number, channel in node.channels.items():
+            node.endpoint.add_channel(number, ChannelInfo(channel.group, 1200, addresses.may_answer))
         node.timer_at = None
 
     def sleep(self, node: SimNode, seconds: float) -> None:
@@ -261,17 +259,18 @@ class Simulation:
         *,
         timeout: float = c.HANDSHAKE_BUDGET,
         timestamp: int | None = None,
+        channel: int = 0,
     ) -> int:
-        """Have a node connect to another by its key alone."""
+        """Have a node connect to another by its key alone, or to its group on another channel."""
         key = peer.key if isinstance(peer, SimNode) else peer
         group = (
-            peer.group
+            peer.channels[channel].group
             if isinstance(peer, SimNode)
             else addresses.derive_group_v4(key.raw, Reach.GLOBAL, c.DEFAULT_PORT)
         )
         number = node.endpoint.connect(
             key,
-            [(0, group)],
+            [(channel, group)],
             timestamp=self.timestamp(node) if timestamp is None else timestamp,
             timeout=timeout,
             now=self.local(node),
@@ -283,9 +282,12 @@ class Simulation:
         """Send what a node has to send, take its events, and plan its next timeout."""
         coalesce = self.conditions.coalesce
         for transmit in node.endpoint.transmits(self.local(node)):
-            remote = transmit.train.path.remote
-            datagrams = [Datagram(node.source, remote, data) for data in transmit.train.datagrams()]
+            path = transmit.train.path
+            source = node.channels[transmit.channel].source
+            datagrams = [Datagram(source, path.remote, data) for data in transmit.train.datagrams()]
             node.sent.extend(datagrams)
+            if path.interface not in (0, node.interface):
+                continue
             if coalesce and len(datagrams) > 1 and self.random.random() < coalesce:
                 self._carry_whole(datagrams, transmit.train.segment_size)
                 continue
@@ -366,15 +368,17 @@ class Simulation:
     def _deliver(self, datagram: Datagram, segment_size: int = 0) -> None:
         size = segment_size or max(len(datagram.data), 1)
         for node in self.nodes:
-            if datagram.destination in (node.group, node.source) and datagram.source != node.source:
+            for number, (source, group) in node.channels.items():
+                if datagram.destination not in (group, source) or datagram.source == source:
+                    continue
                 path = Path(datagram.source, datagram.destination, node.interface)
                 train = Train(path, (datagram.data,), size)
                 if self.conditions.rate == math.inf:
-                    self._receive(node, train)
+                    self._receive(node, number, train)
                 else:
-                    self._queue(node, train)
+                    self._queue(node, number, train)
 
-    def _queue(self, node: SimNode, train: Train) -> None:
+    def _queue(self, node: SimNode, channel: int, train: Train) -> None:
         """Have a train wait for its turn on a node's link."""
         rate, size = self.conditions.rate, len(train.buffers[0])
         begins = max(self.now, node.link_free_at)
@@ -382,10 +386,10 @@ class Simulation:
             node.squeezed_out += 1
             return
         node.link_free_at = begins + size / rate
-        self.clock.call_at(node.link_free_at, lambda: self._receive(node, train))
+        self.clock.call_at(node.link_free_at, lambda: self._receive(node, channel, train))
 
-    def _receive(self, node: SimNode, train: Train) -> None:
-        node.endpoint.receive(0, train, self.local(node))
+    def _receive(self, node: SimNode, channel: int, train: Train) -> None:
+        node.endpoint.receive(channel, train, self.local(node))
         self.flush(node)
 
     def run(self, duration: float) -> None:

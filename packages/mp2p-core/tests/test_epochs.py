@@ -1,0 +1,58 @@
+"""Which keys a session has, and for how long (protocol section 6, Rekeying)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.epoch import Epoch, SessionKeys
+from mp2p_core.proto.epochs import Epochs
+from mp2p_core.testing.puppet import Puppet
+from mp2p_core.transport import Path
+
+
+def epoch(number: int, began: float, *, ours: bool = False) -> Epoch:
+    key = ChaCha20Poly1305(bytes(32))
+    return Epoch(
+        keys=SessionKeys(key, key, b"h" * 32, b"t" * 16), local_id=b"%8d" % number, remote_id=bytes(8), channel=0,
+        path=Path(Puppet.SOURCE), began=began, ours=ours,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("confirmed", range(4))
+def test_whichever_of_the_offered_keys_the_peer_confirms_are_used(confirmed: int) -> None:
+    """It asks over every way at once, and takes the first answer: they need not come in order."""
+    epochs = Epochs(epoch(0, 0.0), 300.0)
+    offered = [epoch(1 + n, 100.0) for n in range(4)]
+    for each in offered:
+        epochs.offer(each)
+    assert epochs.opened(epochs[offered[confirmed].local_id], 100.1)
+    assert epochs.current is offered[confirmed]
+    assert epochs.promoted is offered[confirmed]
+    epochs.handle_timeout(100.0 + c.HALF_OPEN_LIFE)
+    assert epochs.ids == [b"%8d" % 0, offered[confirmed].local_id]
+    epochs.handle_timeout(100.1 + c.EPOCH_OVERLAP)
+    assert epochs.ids == [offered[confirmed].local_id]
+    assert epochs.timeout() == math.inf
+
+
+def test_of_more_the_oldest_go() -> None:
+    epochs = Epochs(epoch(0, 0.0), 300.0)
+    for n in range(1, 20):
+        epochs.offer(epoch(n, 50.0))
+    assert epochs.ids == [b"%8d" % n for n in (0, 16, 17, 18, 19)]
+    assert epochs.retired == [b"%8d" % n for n in range(1, 16)]
+
+
+def test_what_nobody_confirms_is_forgotten_after_ten_seconds() -> None:
+    epochs = Epochs(epoch(0, 0.0), 300.0)
+    epochs.offer(epoch(1, 50.0))
+    assert epochs.timeout() == 50.0 + c.HALF_OPEN_LIFE
+    epochs.handle_timeout(59.9)
+    assert len(epochs.ids) == 2
+    epochs.handle_timeout(60.0)
+    assert epochs.ids == [b"%8d" % 0]
+    assert epochs.retired == [b"%8d" % 1]
