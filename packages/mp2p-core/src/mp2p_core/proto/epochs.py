@@ -51,8 +51,8 @@ class Epochs:
         """
         offered = [other for other in self._by_id.values() if self._is_offered(other)]
         # Attack: a peer that asks and asks. Bounded; the oldest go.
-        for other in offered[: len(offered) + 1 - c.OFFERED_EPOCHS]:
-            self._retire(other)
+        if len(offered) >= c.OFFERED_EPOCHS:
+            self._retire(offered[0])
         self._by_id[epoch.local_id] = epoch
 
     def _is_offered(self, epoch: Epoch) -> bool:
