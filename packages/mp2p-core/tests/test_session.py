@@ -509,7 +509,7 @@ def test_the_initiator_takes_the_smaller_idle_timeout() -> None:
     bench.feed(puppet.resp(bench.dial(puppet.key), idle_timeout_ms=4000))
     bench.feed(puppet.seal(b""))
     bench.advance(3.9)
-    assert len(bench.events) == 1
+    assert not any(isinstance(event, ConnectionClosed) for event in bench.events)
     bench.advance(0.2)
     assert isinstance(bench.events[-1], ConnectionClosed)
 
