@@ -18,6 +18,7 @@ Layers, lowest first; a module imports only from those before it:
     boundary, call, access, answers, exchange
     client, offer
     directory
+    untyped
     incoming
     server
     node

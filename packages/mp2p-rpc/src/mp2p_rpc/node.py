@@ -20,6 +20,7 @@ from mp2p_rpc.interface import Function, Interface, interface_of
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.offer import Binding, Offer, bindings_for
 from mp2p_rpc.server import Server
+from mp2p_rpc.untyped import interface_from
 
 if TYPE_CHECKING:
     from mp2p_core import Stream
@@ -67,6 +68,17 @@ class Peer(mp2p_core.Peer):
     @overload
     def client(
         self,
+        interface: ServiceDescription,
+        *,
+        metadata: Mapping[str, str] = ...,
+        interceptors: Sequence[Interceptor] = ...,
+        limits: Limits = ...,
+        retry: Retry = ...,
+    ) -> Any: ...
+
+    @overload
+    def client(
+        self,
         interface: Callable[..., T],
         *,
         metadata: Mapping[str, str] = ...,
@@ -86,17 +98,20 @@ class Peer(mp2p_core.Peer):
     ) -> Any:
         """Return an object whose methods call this peer: `await peer.client(Thermostat).set_target(21.5)`.
 
-        interface: a class derived from `Service`, a Protocol, an abstract class, or a `function`. metadata: text
-        that goes along with each call. interceptors: see `Interceptor`. limits: what is taken in answers, and what
-        is sent. retry: for methods marked idempotent.
+        interface: a class derived from `Service`, a Protocol, an abstract class, or a `function`; or what `describe`
+        told, for a client without types. metadata: text that goes along with each call. interceptors: see
+        `Interceptor`. limits: what is taken in answers, and what is sent. retry: for methods marked idempotent.
 
         Makes no connection and sends nothing: the peer may not serve this at all, which calls then tell
         (`UnknownMethod`). Calls raise `ArgumentError`, `Closed` and what is in `CallError`; the caller's own
         cancel scopes are deadlines of the handler. Raises `InterfaceError`. docs/rpc.md.
         """
-        if not isinstance(interface, (type, Function)):
+        if isinstance(interface, ServiceDescription):
+            found = interface_from(interface)
+        elif isinstance(interface, (type, Function)):
+            found = interface_of(interface)
+        else:
             raise UsageError(f"{interface!r} is no interface: give a class, or what `@function` is above of")
-        found = interface_of(interface)
         caller = self._caller(found, metadata or {}, interceptors, limits, retry)
         if isinstance(interface, Function):
             return make_call(caller, interface.method)

@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from mp2p.cli.call import call
 from mp2p.cli.classic import classic
 from mp2p.cli.contacts import contacts
 from mp2p.cli.demo import demo
+from mp2p.cli.describe import describe
 from mp2p.cli.discover import discover
 from mp2p.cli.doctor import doctor
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain, reader_gone
@@ -22,6 +24,7 @@ from mp2p.cli.ping import ping
 from mp2p.cli.receive_file import receive_file
 from mp2p.cli.send import send
 from mp2p.cli.send_file import send_file
+from mp2p.cli.serve import serve
 
 __all__ = ["cli"]
 
@@ -100,6 +103,9 @@ _COMMANDS = (
     demo,
     show_identity,
     contacts,
+    serve,
+    describe,
+    call,
     listen,
     send,
     receive_file,
