@@ -194,7 +194,7 @@ def test_a_puppet_that_knows_one_side_reads_the_other(frozen: dict[str, Any]) ->
     keys = {name: Identity.from_seed(bytes.fromhex(side["seed"])) for name, side in frozen["sides"].items()}
     assert keys["responder"].public.raw.hex() == frozen["sides"]["responder"]["ed25519"]
 
-    puppet = Puppet(keys["initiator"].public, identity=keys["responder"])
+    puppet = Puppet(keys["initiator"].public, identity=keys["responder"], capabilities=c.CAPABILITY_PARTS)
     # The first draw is the cookie secret.
     receive_id, token, e = [bytes.fromhex(draw) for draw in frozen["sides"]["responder"]["draws"]][1:4]
     script = iter([receive_id, e])

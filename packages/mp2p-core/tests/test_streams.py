@@ -308,7 +308,7 @@ def test_a_stream_given_up_on_both_sides_stays_until_the_peer_says_how_much_it_s
     assert b.sizes()["streams"] == 1
     _give(b, [_data(0, 1, bytes(99)), ResetStream(0, 1, 100)])
     assert b.sizes()["streams"] == 0
-    assert b._table.receiving.credit.read == b._table.receiving.credit.received == 100
+    assert b.table.receiving.credit.read == b.table.receiving.credit.received == 100
 
 
 # --- what an application may get wrong --------------------------------------------------------------------

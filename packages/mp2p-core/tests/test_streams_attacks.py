@@ -230,7 +230,7 @@ def test_F7_bytes_arrive_whole_through_loss_disorder_and_duplicates(seed: int) -
         now += 0.001
         for key, rest in left.items():
             side, stream = key
-            if key in finished or (stream & 1 != side and not pair[side]._table.live.get(stream)):
+            if key in finished or (stream & 1 != side and not pair[side].table.live.get(stream)):
                 continue
             left[key] = rest[pair[side].write(stream, rest[:50_000]) :]
             if not left[key]:
@@ -254,7 +254,7 @@ def test_F7_bytes_arrive_whole_through_loss_disorder_and_duplicates(seed: int) -
             side, stream = key
             reader = pair[1 - side]
             while (
-                reader._table.live.get(stream)
+                reader.table.live.get(stream)
                 and (chunk := reader.read(stream, rng.randint(1, 99_999))) is not None
             ):
                 found[key] += chunk

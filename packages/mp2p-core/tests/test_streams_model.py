@@ -303,14 +303,14 @@ class StreamsMachine(RuleBasedStateMachine):
             assert sizes["control"] <= 3 * live + 2
             assert sizes["queued"] <= 2 * live
             assert sizes["gone"] <= c.FORGOTTEN_STREAMS
-            foreign = [n for n in side._table.live if n & 1 != side._table._parity]
+            foreign = [n for n in side.table.live if n & 1 != side.table._parity]
             assert len(foreign) <= c.MAX_OPEN_STREAMS
 
     @invariant()
     def counters_agree_with_what_is_held(self) -> None:
         """Check the sums that are kept on the way against the streams."""
         for side in self.sides:
-            table = side._table
+            table = side.table
             sends = [live.send for live in table.live.values()]
             receives = [live.receive for live in table.live.values()]
             assert table.sending.unsent == sum(send.unsent for send in sends)

@@ -247,7 +247,7 @@ def test_a_stop_is_answered_with_a_reset_and_told_to_the_writer() -> None:
         a.write(0, b"more")
     assert caught.value.code == 44
     assert b.sizes()["receive bytes"] == 0
-    assert b._table.receiving.credit.read == b._table.receiving.credit.received
+    assert b.table.receiving.credit.read == b.table.receiving.credit.received
     b.finish(0)
     _exchange(a, b)
     assert a.read(0, 1) == b""
@@ -421,6 +421,6 @@ def test_the_window_grows_with_a_fast_reader_and_not_with_a_slow_one() -> None:
             now += pause
             assert b.sizes()["receive bytes"] <= c.STREAM_WINDOW_CAP
             _read_all(b, 0)
-        credit = b._table.live[0].receive.credit
+        credit = b.table.live[0].receive.credit
         # Reading has no clock of its own: the first window may double once for nothing.
         assert credit.window == c.STREAM_WINDOW_CAP if grows else credit.window <= 2 * c.STREAM_WINDOW

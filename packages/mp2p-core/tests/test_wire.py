@@ -32,7 +32,7 @@ def test_init_header_to_the_byte() -> None:
 def test_init_payload_to_the_byte() -> None:
     payload = wire.InitPayload(
         key=b"K" * 32, timestamp=0x0102030405060708, return_address=GROUP, capabilities=0x0A0B0C0D,
-        max_payload=1452, version=1, continues=True, token=b"T" * 16,
+        max_payload=1452, version=1, continues=True, token=b"T" * 16, may_cross=False,
     )  # fmt: skip
     packed = payload.pack()
     assert packed == b"".join(
@@ -127,7 +127,7 @@ RESP_PAYLOAD = wire.RespPayload(ID, bytes(16), wire.NO_ADDRESS, 0, 1200, 1, 0, 1
     "payload",
     [
         *(edited(INIT_PAYLOAD, at, 1) for at in range(84, 96)),
-        *(edited(INIT_PAYLOAD, 67, 1 << bit) for bit in range(1, 8)),
+        *(edited(INIT_PAYLOAD, 67, 1 << bit) for bit in range(2, 8)),
         edited(INIT_PAYLOAD, 41, 1),
         edited(INIT_PAYLOAD, 66, 0),
         edited(INIT_PAYLOAD, 65, 0xAF),

@@ -4,7 +4,7 @@ Time and randomness are arguments. Whatever a stranger sends ends as a counter, 
 that leaves `endpoint`. Layers, lowest first; a module imports only from those before it:
 
     constants
-    addresses, buckets, congestion, edwards, frames, noise_suite, pacing, parts, pmtu, ranges, replay, rtt
+    addresses, buckets, congestion, edwards, frames, liveness, noise_suite, pacing, parts, pmtu, ranges, replay, rtt
     states, target, timers, transmit, wire
     acks, cookies, flow, identity, noise, recovery, routes, sizer
     paths, receive_stream, send_stream

@@ -79,10 +79,10 @@ class Calls:
         ways = [self._rules.target(number, address) for number, address in targets]
         return self._dial(peer, ways, timestamp, timeout, now)
 
-    def renew(self, session: Session, now: float) -> Dial | None:
+    def renew(self, session: Session, now: float, *, anew: bool) -> Dial | None:
         """Make a dial for new keys, unless one is under way.
 
-        A peer that has gone silent is looked for on every way to it, and asked for a new connection, too.
+        A peer that has gone silent is looked for on every way to it, and with `anew` asked for a new connection, too.
         """
         if any(dial.session is session for dial in self):
             return None
@@ -93,7 +93,7 @@ class Calls:
             else [here]
         )
         timestamp = self._epoch_us + int((now - self._began) * 1e6)
-        return self._dial(session.peer, ways, timestamp, c.HANDSHAKE_BUDGET, now, session)
+        return self._dial(session.peer, ways, timestamp, c.HANDSHAKE_BUDGET, now, session, anew=anew)
 
     def _dial(
         self,
@@ -103,12 +103,13 @@ class Calls:
         timeout: float,
         now: float,
         session: Session | None = None,
+        *,
+        anew: bool = True,
     ) -> Dial:
         self._last += 1
         return Dial(
             self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, suite=self._suite,
-            timeout=timeout, now=now, session=session, anew=session is None or session.roaming.fading,
-            version=self._version,
+            timeout=timeout, now=now, session=session, anew=anew, version=self._version,
         )  # fmt: skip
 
     def advance(self, dial: Dial, now: float) -> list[Outgoing]:
@@ -189,7 +190,7 @@ class Calls:
             peer=dial.peer, epoch=epoch, token=payload.token, now=now, rekey_after=c.REKEY_AFTER, paths=paths,
             idle_timeout=min(self._idle_timeout, payload.idle_timeout_ms / 1000), rtt=answered.rtt,
             max_payload=min(payload.max_payload, target.max_payload),
-            large=bool(payload.capabilities & c.CAPABILITY_PARTS),
+            large=bool(payload.capabilities & c.CAPABILITY_PARTS), may_cross=answered.attempt.may_cross,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Dial]:

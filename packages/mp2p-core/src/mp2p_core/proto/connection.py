@@ -1,12 +1,12 @@
 """Connections: what the application sees of its peers, each over one or two sessions (docs/protocol.md, section 6).
 
-Usually there is one session. When both peers call at once there are two for a moment, and rekeying will
-have two as well: sends go to the first, both are read.
+Usually there is one session. When both peers call at once there are two: what is new goes to the first, both
+are read, and streams stay on the session on which they were opened.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mp2p_core.errors import Closed, DatagramTooLarge
 from mp2p_core.proto import constants as c
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mp2p_core.proto.session import Session
 
 __all__ = ["Connection", "ConnectionTable"]
-
-_ENDS_ONE_SESSION: Final = (c.CLOSE_SUPERSEDED, c.CLOSE_IDLE)
-"""Close codes that speak of a session; all others speak of the connection."""
 
 
 class Connection:
@@ -79,7 +76,7 @@ class Connection:
             session.close(code, reason, now)
 
     def merge(self, session: Session, *, preferred: bool) -> Session:
-        """Take in a second session of the same peer; returns the one that sends no more."""
+        """Take in a second session of the same peer; returns the spare one, which gets nothing new."""
         session.connection = self
         if preferred:
             self.sessions.insert(0, session)
@@ -93,7 +90,7 @@ class Connection:
         """Note that a session no longer sends; True when that ends the connection."""
         if self._closed is not None or session not in self.sessions:
             return False
-        if len(self.sessions) > 1 and session.close_code in _ENDS_ONE_SESSION:
+        if len(self.sessions) > 1 and session.leaves_nothing:
             self.sessions.remove(session)
             return False
         self._closed = Closed(session.close_code, session.close_reason)
@@ -136,31 +133,30 @@ class ConnectionTable:
         held = self._by_peer.get(peer.raw, [])
         return held[0] if len(held) >= c.MAX_SESSIONS_PER_PEER else None
 
-    def overlapping(self, peer: PublicKey, began: float) -> Connection | None:
-        """Find a connection of ours that had not heard from the peer when the peer's INIT came (row H10).
+    def crossed_by(self, session: Session) -> Connection | None:
+        """Find the connection of ours whose call has crossed the one that a session of the peer's came from (row H10).
 
-        By then neither side can have known of the other's call. At most one session is merged into each: a
-        peer that answers one call with a hundred of its own gets connections of its own, and few of them.
+        Both INITs say that their senders knew of nothing else between the two. And ours had not heard from the peer
+        when the peer's INIT came: if that is so on one side it is so on the other (docs/protocol.md, section 4). At
+        most one session is merged into each: a peer that answers one call with a hundred of its own gets
+        connections of its own, and few of them.
         """
-        for connection in self._by_peer.get(peer.raw, ()):
-            session = connection.session
-            if session.initiator and began <= session.opened_at and len(connection.sessions) == 1:
-                return connection
-        return None
-
-    def crossing(self, peer: PublicKey, now: float) -> Connection | None:
-        """Find a connection whose peer has just called, and may not have heard yet that we answered.
-
-        It would take our INIT for one that crossed its own (see `overlapping`).
-        """
-        for connection in self._by_peer.get(peer.raw, ()):
-            session = connection.session
+        for connection in self._by_peer.get(session.peer.raw, ()):
+            ours = connection.session
             if (
-                not (session.initiator or session.heard_by_peer)
-                and now < session.opened_at + c.HALF_OPEN_LIFE
+                ours.initiator
+                and ours.may_cross
+                and session.may_cross
+                and session.began <= ours.opened_at
+                and len(connection.sessions) == 1
             ):
                 return connection
         return None
+
+    def settled(self, peer: PublicKey) -> bool:
+        """Tell whether this peer is certain to know every session that there is with it."""
+        held = self._by_peer.get(peer.raw, ())
+        return all(session.known_to_peer for connection in held for session in connection.sessions)
 
     def __iter__(self) -> Iterator[Connection]:
         """Yield every connection."""

@@ -127,10 +127,8 @@ ANEW_AFTER: Final = 6.0
 """INITs for a connection that got no answer for this long are joined by one for a new connection. Long enough
 that half of all datagrams may be lost without making two connections of one."""
 
-CROSSING_LIFE: Final = 2.0
-"""A call back to a peer that has just called waits this long for a sign that it heard our answer."""
-CROSSING_PAUSE: Final = 0.02
-"""Between looks at whether it did."""
+SPARE_LIFE: Final = 10.0
+"""The spare one of two sessions that were begun at once is closed when it has carried nothing for this long."""
 
 CONFIRM_SCHEDULE: Final = (0.25, 0.5, 0.75)
 """Waits between confirmations sent before the peer has acknowledged one; the last one repeats."""

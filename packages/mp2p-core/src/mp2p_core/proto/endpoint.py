@@ -238,8 +238,7 @@ class Endpoint:
             self._calls.end(dial)
 
     def _advance(self, dial: Dial, now: float) -> None:
-        if dial.session is None:
-            dial.wait_for(self._connections.crossing(dial.peer, now), now)
+        dial.may_cross = self._life.may_cross(dial)
         self._outgoing.extend(self._calls.advance(dial, now))
         self._life.timers.schedule(dial)
 
@@ -247,12 +246,18 @@ class Endpoint:
         """Ask the peer of a session for new keys."""
         session.epochs.rekey_at = now + c.RETRY_SPACING
         connection = session.connection
-        if session.roaming.fading and connection is not None and connection.session is not session:
+        spare = connection is not None and connection.session is not session
+        fading = session.roaming.fading
+        if spare and fading and session.packer.streams.table.unused:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
-        if (dial := self._calls.renew(session, now)) is not None:
-            session.searching = session.roaming.fading
-            if session.searching and connection is not None:
+        if (dial := self._calls.renew(session, now, anew=fading and not spare)) is not None:
+            session.searching = fading
+            if fading and connection is not None:
                 self._life.events.append(PeerSilent(connection))
+                for other in connection.sessions:
+                    if other is not session:
+                        other.packer.ping()  # a sign of life on either ends the search
+                        self._dirty[other] = None
             self._advance(dial, now)
             self._counters["rekeys-begun"] += 1
 
@@ -273,7 +278,8 @@ class Endpoint:
 
     def flush(self, connection: Connection) -> None:
         """Have what was queued on a connection sent with the next `transmits`."""
-        self._dirty[connection.sessions[0]] = None
+        for session in connection.sessions:
+            self._dirty[session] = None
 
     # --- out ----------------------------------------------------------------------------------------
 
@@ -312,6 +318,8 @@ class Endpoint:
             before = item.state
             item.handle_timeout(now)
             self._life.forget_ids(item)
+            if item.live and now >= item.review_at:
+                self._life.review(item, now)
             if item.wants_keys(now):
                 self._renew(item, now)
             if item.state is not before:

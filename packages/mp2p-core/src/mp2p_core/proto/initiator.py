@@ -21,7 +21,6 @@ from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
-    from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.noise_suite import Suite
     from mp2p_core.proto.session import Session
@@ -90,7 +89,7 @@ class Attempt:
     """INITs to one target: the schedule, the cookie, and the handshake state that waits for a RESP."""
 
     __slots__ = ("_cookie", "_hint", "_hurried", "_init", "_kept", "_noise", "_repeat", "_sent_at", "_sent_once",
-                 "next_send", "receive_id", "target", "timestamp", "token")  # fmt: skip
+                 "may_cross", "next_send", "receive_id", "target", "timestamp", "token")  # fmt: skip
 
     def __init__(self, target: Target, start: float, *, token: bytes | None = None) -> None:
         self.target = target
@@ -98,6 +97,8 @@ class Attempt:
         """Names the connection that the handshake is to give new keys; None asks for a new connection."""
         self.receive_id = b""
         self.timestamp = 0
+        self.may_cross = False
+        """Whether its INIT says that it may have crossed one of the peer's (row H10)."""
         self.next_send = start
         self._repeat = 0
         self._init = b""
@@ -140,10 +141,11 @@ class Attempt:
             rs=dial.peer.x25519, suite=dial.suite,
         )  # fmt: skip
         self.timestamp = dial.timestamp(now)
+        self.may_cross = dial.may_cross
         payload = wire.InitPayload(
             key=dial.identity.public.raw, timestamp=self.timestamp, return_address=self.target.return_address,
             capabilities=c.CAPABILITY_PARTS, max_payload=self.target.max_payload, version=dial.version,
-            continues=self.token is not None, token=self.token or bytes(16),
+            continues=self.token is not None, token=self.token or bytes(16), may_cross=self.may_cross,
         )  # fmt: skip
         body = header + self._noise.write_message(payload.pack(), dial.random(32))
         self._init = body + dial.mac1(body)
@@ -191,7 +193,7 @@ class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "instead_of", "mac1", "number", "peer", "queued", "random", "session", "stage", "suite",
+                 "mac1", "may_cross", "number", "peer", "queued", "random", "session", "stage", "suite",
                  "version")  # fmt: skip
 
     def __init__(
@@ -211,8 +213,8 @@ class Dial:
         self.deadline = now + timeout
         self.stage = Stage.NOTHING_HEARD
         self.queued: list[float] = []
-        self.instead_of: Connection | None = None
-        """A connection that the peer began, which the one that this dial leads to is to replace."""
+        self.may_cross = False
+        """What the next fresh INIT is to say: see `Attempt.may_cross`."""
         self.mac1 = Mac1(peer.raw)
         self._mac1_own = Mac1(identity.public.raw)
         self._timestamp = timestamp
@@ -241,17 +243,6 @@ class Dial:
     def timeout(self) -> float:
         """Return when `handle_timeout` is due."""
         return min(self.deadline, *(attempt.next_send for attempt in self.attempts))
-
-    def wait_for(self, crossing: Connection | None, now: float) -> None:
-        """Hold back the first INIT while the peer may take it for one that crossed its own (row H10).
-
-        Not for long: then this call is to replace that connection, whatever the peer takes it for.
-        """
-        if crossing is not None and now < crossing.session.opened_at + c.CROSSING_LIFE:
-            for attempt in self.attempts:
-                attempt.next_send = now + c.CROSSING_PAUSE
-        else:
-            self.instead_of = self.instead_of or crossing
 
     def handle_timeout(self, now: float) -> list[Outgoing]:
         """Return the INITs that are due. The caller looks at `deadline` first."""

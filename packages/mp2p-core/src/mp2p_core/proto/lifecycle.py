@@ -6,6 +6,7 @@ something to send, and when to look at which again.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -115,19 +116,13 @@ class Lifecycle:
             return
         assert session is not None
         self.sessions[session.epoch.local_id] = session
-        connection = dial.instead_of
         if renewed is not None and renewed.connection is not None:
             self.counters["sessions-replaced"] += 1
             self._replace(renewed.connection, self._connect(session), now)
             self.touch(session, now)
             return
         self.counters["sessions-connected"] += 1
-        if connection is not None and connection.closed is None and len(connection.sessions) == 1:
-            # It waited, and still does not know what the peer takes this for: so there is to be one session.
-            self._close_spare(connection.merge(session, preferred=True), now)
-        else:
-            connection = self._connect(session)
-        self.events.append(ev.Connected(dial.number, connection))
+        self.events.append(ev.Connected(dial.number, self._connect(session)))
         self.touch(session, now)
 
     def _connect(self, session: Session) -> Connection:
@@ -142,10 +137,11 @@ class Lifecycle:
 
     def took_data(self, session: Session, before: SessionState, now: float) -> None:
         """Follow a packet that opened: `before` is the session's state before it."""
-        if session.searching:
-            # It is there after all, and remembers: a lossy network must not make two connections of one.
-            session.searching = False
-            self._calls.end_renewing(session)
+        for each in session.connection.sessions if session.connection is not None else ():
+            if each.searching:
+                # It is there after all, and remembers: a lossy network must not make two connections of one.
+                each.searching = False
+                self._calls.end_renewing(each)
         if (promoted := session.epochs.promoted) is not None:
             self._responder.confirmed(session.peer, promoted.timestamp)
             session.epochs.promoted = None
@@ -179,9 +175,9 @@ class Lifecycle:
         peer = session.peer
         self._responder.confirmed(peer, session.epoch.timestamp)
         dial = self._calls.to(peer)
-        overlap = self.connections.overlapping(peer, session.began)
-        if overlap is not None:
-            self._merge(overlap, session, now)
+        crossed = self.connections.crossed_by(session)
+        if crossed is not None:
+            self._merge(crossed, session, now)
         else:
             if (oldest := self.connections.crowding_out(peer)) is not None:
                 self.close(oldest, c.CLOSE_EXCESSIVE, "too many sessions of one key", now)
@@ -196,46 +192,81 @@ class Lifecycle:
             self.events.append(ev.Connected(dial.number, session.connection))
 
     def _merge(self, connection: Connection, session: Session, now: float) -> None:
-        """Prefer the session begun by the smaller key; the other one is closed by whoever began it."""
+        """Prefer the session begun by the smaller key; whoever began the other one closes it when it is not needed."""
         spare = connection.merge(session, preferred=session.peer.raw < self._own.raw)
         self.counters["sessions-merged"] += 1
         if spare.initiator:
-            self._close_spare(spare, now)
+            spare.review_at = now + c.SPARE_LIFE
+            self.timers.schedule(spare)
         self.touch(connection.session, now)
+
+    def may_cross(self, dial: Dial) -> bool:
+        """Tell whether an INIT made now says that it may have crossed one of the peer's.
+
+        Of all calls and sessions between the two, there is at most one at a time that says so and that the peer
+        may not know yet: so both sides find the same two (row H10).
+        """
+        return (
+            dial.session is None
+            and self._calls.to(dial.peer) in (None, dial)
+            and self.connections.settled(dial.peer)
+        )
 
     # --- ending -------------------------------------------------------------------------------------
 
-    def _close_spare(self, spare: Session, now: float) -> None:
-        spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now)
-        self.after_change(spare, now)
-        self.touch(spare, now)
+    def review(self, spare: Session, now: float) -> None:
+        """Close the spare one of two sessions when it has nothing to do, and the peer surely knows the other one."""
+        connection = spare.connection
+        if connection is None or connection.closed is not None or connection.session is spare:
+            spare.review_at = math.inf
+            return
+        spare.review_at = spare.carried_at + c.SPARE_LIFE
+        if now < spare.review_at:
+            return
+        if connection.session.known_to_peer and spare.packer.streams.table.unused:
+            # Repeated for as long as the peer may believe in it: nothing else would tell it.
+            spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now, spare.liveness.idle_timeout)
+        else:
+            spare.review_at = now + c.SPARE_LIFE
 
     def after_change(self, session: Session, now: float) -> None:
         """Follow a session that has left the live states."""
         if session.live:
             return
+        self._calls.end_renewing(session)
         connection = session.connection
         if connection is not None:
             if connection.drop(session):
                 for other in connection.sessions:
-                    other.close(c.CLOSE_DONE, "", now)
-                    self.touch(other, now)
+                    self._end_with(session, other, now)
                 self.events.append(ev.ConnectionClosed(connection, session.close_code, session.close_reason))
             if connection.closed is not None:
                 self.connections.remove(connection)
+            elif session.close_code == c.CLOSE_SUPERSEDED:
+                session.packer.streams.table.settle()
+                self.deliver(session)
         if session.state is SessionState.CLOSED:
             for local_id in session.epochs.ids:
                 self.sessions.pop(local_id, None)
                 self.parts.forget(local_id)
                 self._half_open.pop(local_id, None)
-            self._calls.end_renewing(session)
             self.dirty.pop(session, None)
+
+    def _end_with(self, ended: Session, other: Session, now: float) -> None:
+        """Close the other session of a connection whose one session took streams with it."""
+        if ended.close_code == c.CLOSE_IDLE:
+            other.close(c.CLOSE_INTERNAL, "one of the two sessions of this connection has gone silent", now)
+        else:
+            other.close(c.CLOSE_DONE, "", now)
+        self._calls.end_renewing(other)
+        self.touch(other, now)
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
         """Close a connection; its `ConnectionClosed` follows at once. Does nothing when it has ended."""
         if connection.closed is None:
             connection.close(code, reason, now)
             for session in connection.sessions:
+                self._calls.end_renewing(session)
                 self.touch(session, now)
             self.connections.remove(connection)
             self.events.append(ev.ConnectionClosed(connection, code, reason))

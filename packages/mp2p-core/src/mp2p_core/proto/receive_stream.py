@@ -228,6 +228,16 @@ class ReceiveStream:
         return bool(self._ready) or self.reset_code is not None or self._next == self.final
 
     @property
+    def complete(self) -> bool:
+        """Whether everything up to the end has come, or nobody wants it any more."""
+        return self.final is not None and (self.discarding or self._next == self.final)
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything has come, or was refused."""
+        return self.credit.received > 0 or self.final is not None or self.stop_code is not None
+
+    @property
     def pieces(self) -> int:
         """How many buffers are held."""
         return len(self._ready) + len(self._pieces)

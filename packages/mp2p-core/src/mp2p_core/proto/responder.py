@@ -292,7 +292,7 @@ class Responder:
             ),
             rekey_after=c.REKEY_AFTER_RESPONDER * (1 + self._random(1)[0] / 2560),
             max_payload=min(payload.max_payload, channel.max_payload),
-            large=bool(payload.capabilities & c.CAPABILITY_PARTS),
+            large=bool(payload.capabilities & c.CAPABILITY_PARTS), may_cross=payload.may_cross,
         )  # fmt: skip
         return Answer(outgoing, session)
 

@@ -233,6 +233,11 @@ class SendStream:
         return self.reset_acked or self.finished
 
     @property
+    def said(self) -> bool:
+        """Whether this direction has ended, and all of it has gone out once."""
+        return self.reset_code is not None or (self.final is not None and not (self._end_due or self.unsent))
+
+    @property
     def served(self) -> bool:
         """Whether the application has done anything with this direction."""
         return self.written > 0 or self.final is not None or self.reset_code is not None

@@ -24,6 +24,7 @@ from mp2p_core.proto.frames import (
     encode_close,
     parse_frames_untrusted,
 )
+from mp2p_core.proto.liveness import Liveness
 from mp2p_core.proto.packing import Packer
 from mp2p_core.proto.parts import part_header
 from mp2p_core.proto.replay import ReplayWindow
@@ -55,10 +56,10 @@ class Session:
     """
 
     __slots__ = (
-        "_close_due", "_close_sent", "_closed_until", "_confirm_at", "_confirm_step", "_heard", "_probed", "_stale",
-        "_window", "began", "close_code", "close_reason", "connection", "epochs", "handshake_time",
-        "heard_by_peer", "idle_timeout", "initiator", "large", "opened_at", "packer", "peer",
-        "queued", "received", "roaming", "searching", "state", "token",
+        "_close_due", "_close_sent", "_closed_until", "_stale",
+        "_window", "began", "carried_at", "close_code", "close_reason", "connection", "epochs", "handshake_time",
+        "heard_by_peer", "initiator", "large", "liveness", "may_cross", "opened_at", "packer", "peer",
+        "queued", "received", "review_at", "roaming", "searching", "state", "token",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Session:
         rekey_after: float,
         rtt: float | None = None,
         large: bool = False,
+        may_cross: bool = False,
     ) -> None:
         self.peer = peer
         self.token = token
@@ -84,9 +86,15 @@ class Session:
         """Whether a handshake looks for the peer because it has gone silent."""
         self.began = epoch.began
         self.handshake_time = now - epoch.began
-        self.idle_timeout = idle_timeout
+        self.liveness = Liveness(idle_timeout, now)
         self.large = large
         """Whether the peer understands large packets, and so may send them."""
+        self.may_cross = may_cross
+        """Whether its INIT said so: only two sessions of which both do may become one connection (row H10)."""
+        self.carried_at = now
+        """When the peer last sent something of the application's."""
+        self.review_at = math.inf
+        """When to see whether it is still needed: for the spare one of two, by whoever began it."""
         self.state = SessionState.CONFIRMING if initiator else SessionState.HALF_OPEN
         self.opened_at = math.inf
         """When the peer's first packet came; later than everything until then."""
@@ -108,10 +116,6 @@ class Session:
         self.roaming = Roaming(paths, self.packer, epoch.path)
         if initiator:
             self.packer.ping()  # DATA 0 asks for an acknowledgement: the key confirmation
-        self._confirm_step = 0
-        self._confirm_at = now + c.CONFIRM_SCHEDULE[0]
-        self._heard = now
-        self._probed = now
         self._stale = False  # the keys are too old to send under, and no new ones have come
         self._close_due = False
         self._close_sent = now
@@ -141,6 +145,19 @@ class Session:
     def live(self) -> bool:
         """Whether the application may send on it."""
         return self.state in _LIVE
+
+    @property
+    def known_to_peer(self) -> bool:
+        """Whether the peer is certain to have it open, too."""
+        return self.state is _OPEN and (self.initiator or self.heard_by_peer)
+
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether its end takes nothing of the application's with it, so that another session may go on alone."""
+        streams = self.packer.streams
+        if self.close_code == c.CLOSE_SUPERSEDED:
+            return streams.table.settled  # the peer had everything, and has said everything
+        return self.close_code == c.CLOSE_IDLE and streams.table.unused
 
     @property
     def max_message(self) -> int:
@@ -206,7 +223,7 @@ class Session:
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
                 self.roaming.opened(now)
-        self._heard = now
+        self.liveness.heard_at = now
         if self.epochs.opened(epoch, now):
             self._follow_keys(now)
         if number > highest and path.interface != self.path.interface:
@@ -225,6 +242,7 @@ class Session:
             for frame in frames:
                 if isinstance(frame, Msg):
                     eliciting = True
+                    self.carried_at = now
                     self.received.append(frame.data)
                 elif isinstance(frame, Ack):
                     packer.acked_untrusted(frame, now)
@@ -238,6 +256,7 @@ class Session:
                         self.roaming.read_untrusted(frame, channel, path, now)
                 else:
                     eliciting = True
+                    self.carried_at = now
                     packer.streams.receive_untrusted(frame, now)
         except StreamError as error:
             self.close(error.code, str(error), now)
@@ -263,15 +282,15 @@ class Session:
 
     # --- sending ------------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str, now: float) -> None:
-        """Say CLOSE, and repeat it to late packets for a second. A session already closing stays as it is."""
+    def close(self, code: int, reason: str, now: float, life: float = c.CLOSING_LIFE) -> None:
+        """Say CLOSE, and repeat it to late packets for a while. A session already closing stays as it is."""
         if self.state not in _LIVE:
             return
         self.state = step(self.state, "local close")
         self.close_code, self.close_reason = code, reason
         self.packer.clear()
         self._close_due = True
-        self._closed_until = now + c.CLOSING_LIFE
+        self._closed_until = now + life
 
     def expire(self) -> None:
         """Forget a half-open session: nobody has to be told."""
@@ -349,42 +368,39 @@ class Session:
         state = self.state
         if state is _OPEN:
             due = min(
-                self._probe_at(), self._heard + self.idle_timeout, self.epochs.rekey_at, self.epochs.timeout()
+                self.liveness.probe_at,
+                self.liveness.ends_at,
+                self.epochs.rekey_at,
+                self.epochs.timeout(),
+                self.review_at,
             )
             if self._stale:
                 return due
             packer = self.packer.timeout()
             return min(due, self.roaming.paths.next_at, due if packer is None else packer)
         if state is SessionState.CONFIRMING:
-            return self._confirm_at
+            return self.liveness.confirm_at
         if state is SessionState.HALF_OPEN:
             return self.began + c.HALF_OPEN_LIFE
         return self._closed_until if state is not SessionState.CLOSED else None
 
-    def _probe_at(self) -> float:
-        """When to ask a silent peer for a sign of life; keeps idle sessions, and sees dead ones."""
-        first = min(c.KEEPALIVE, self.idle_timeout / 3)
-        again = (self.idle_timeout - first) / c.KEEPALIVE_REPEATS
-        return max(self._heard + first, self._probed + again)
-
     def handle_timeout(self, now: float) -> None:
         """Do what has become due; `packets` then has what is to be sent."""
-        state = self.state
+        state, liveness = self.state, self.liveness
         if state is _OPEN:
             self.epochs.handle_timeout(now)
-            if now >= self._heard + self.idle_timeout:
-                self._fall_silent(f"nothing heard for {self.idle_timeout:g} s", now)
-            elif now >= self._probe_at():
-                self._probed = now
+            if now >= liveness.ends_at:
+                self._fall_silent(f"nothing heard for {liveness.idle_timeout:g} s", now)
+            elif now >= liveness.probe_at:
+                liveness.probed(now)
                 self.packer.ping()
             self.packer.handle_timeout(now)
             self.roaming.handle_timeout(now)
         elif state is SessionState.CONFIRMING:
-            if now >= self._heard + c.HALF_OPEN_LIFE:
+            if now >= liveness.confirm_until:
                 self._fall_silent("the peer answered the handshake and then nothing more", now)
-            elif now >= self._confirm_at:
-                self._confirm_step = min(self._confirm_step + 1, len(c.CONFIRM_SCHEDULE) - 1)
-                self._confirm_at = now + c.CONFIRM_SCHEDULE[self._confirm_step]
+            elif now >= liveness.confirm_at:
+                liveness.confirmed(now)
                 self.packer.probe()
                 # Whoever relays a RESP on another interface, faster than it comes, must not choose this one.
                 self.roaming.use_every_interface()

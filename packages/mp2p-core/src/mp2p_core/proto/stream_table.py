@@ -58,6 +58,11 @@ class LiveStream:
         self.cancelled = False
         """Whether the peer has cancelled it, which counts once, or may do so because the application serves it."""
 
+    @property
+    def touched(self) -> bool:
+        """Whether anybody has done anything with it."""
+        return self.send.served or self.receive.touched
+
 
 class StreamTable:
     """The live streams of a connection, and the numbers of all."""
@@ -162,6 +167,29 @@ class StreamTable:
         if len(times) == c.RESET_LIMIT and now - times[0] < c.RESET_SPAN:
             raise StreamError(c.CLOSE_EXCESSIVE, f"more than {c.RESET_LIMIT} streams cancelled at once")
         times.append(now)
+
+    @property
+    def unused(self) -> bool:
+        """Whether there is no stream but those for messages, and nothing was said on these."""
+        return all(number < 2 and not live.touched for number, live in self.live.items())
+
+    @property
+    def settled(self) -> bool:
+        """Whether all streams have ended on the wire, in both directions, but perhaps for the last acknowledgements."""
+        return all(
+            (live.send.said and live.receive.complete) or (number < 2 and not live.touched)
+            for number, live in self.live.items()
+        )
+
+    def settle(self) -> None:
+        """Take what went out for acknowledged: the peer has said that it has everything."""
+        for number, live in list(self.live.items()):
+            send = live.send
+            if send.reset_code is not None:
+                send.reset_acked = True
+            elif send.final is not None and send.acked(send.base, send.final, last=True):
+                self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+            self.forget_if_done(number, live)
 
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
         """Forget a stream that has ended in every respect; True when it has."""

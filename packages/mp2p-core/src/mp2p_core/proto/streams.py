@@ -54,13 +54,14 @@ class Streams:
     do nothing: cleaning up twice is no mistake.
     """
 
-    __slots__ = ("_control", "_ready", "_receiving", "_sending", "_table", "_urgent", "events")
+    __slots__ = ("_control", "_ready", "_receiving", "_sending", "_urgent", "events", "table")
 
     def __init__(self, *, initiator: bool) -> None:
         table = StreamTable(initiator=initiator)
         self.events = table.events
         """To be emptied by the owner. A call of `receive_untrusted`, `fill` or `acked` adds few, or one a frame."""
-        self._table = table
+        self.table = table
+        """Which there are."""
         self._sending = table.sending
         self._receiving = table.receiving
         # Frames due, by (type, stream), oldest first. At most three for each live stream, and two more.
@@ -75,7 +76,7 @@ class Streams:
 
         The peer learns of it with the first frame, so from `write`, `finish`, `reset` or `stop`.
         """
-        return self._table.open()
+        return self.table.open()
 
     def write(self, stream: int, data: Buffer | bytearray, *, whole: bool = False) -> int:
         """Queue bytes, in order and reliably; returns how many were taken, maybe none: then wait for WRITABLE.
@@ -88,7 +89,7 @@ class Streams:
         if type(data) is not bytes:
             view = memoryview(data)
             data = view.cast("B") if view.readonly and view.c_contiguous else view.tobytes()
-        live = self._table.get(stream)
+        live = self.table.get(stream)
         send = live.send
         try:
             taken = send.write(data, whole=whole)
@@ -101,7 +102,7 @@ class Streams:
 
     def finish(self, stream: int) -> None:
         """End our direction after what was written. Raises StreamClosed when the peer stopped reading."""
-        live = self._table.find(stream)
+        live = self.table.find(stream)
         if live is None:
             return
         try:
@@ -114,7 +115,7 @@ class Streams:
     def reset(self, stream: int, code: int) -> None:
         """End our direction at once and drop what was not sent; `code` (16 bits) is for the peer's application."""
         _check_code(code)
-        live = self._table.find(stream)
+        live = self.table.find(stream)
         if live is not None:
             live.send.told = True
             self._reset(live.send, code)
@@ -128,7 +129,7 @@ class Streams:
         """
         if limit < 1:
             raise UsageError("a read takes at least one byte: give a limit above 0")
-        live = self._table.get(stream)
+        live = self.table.get(stream)
         receive = live.receive
         if receive.stop_code is not None:
             raise UsageError(f"stream {stream} was stopped: nothing more can be read from it")
@@ -149,7 +150,7 @@ class Streams:
     def stop(self, stream: int, code: int) -> None:
         """Read no more and drop what comes; `code` (16 bits) is for the peer's application."""
         _check_code(code)
-        live = self._table.find(stream)
+        live = self.table.find(stream)
         if live is not None:
             if live.receive.stop(code):
                 self._control[STOP, stream] = None
@@ -159,17 +160,17 @@ class Streams:
 
     def serve(self, stream: int) -> None:
         """Note that the application is at work on a stream: that the peer gives it up is then no attack."""
-        live = self._table.find(stream)
+        live = self.table.find(stream)
         if live is not None:
             live.cancelled = True
 
     def __contains__(self, stream: int) -> bool:
         """Tell whether a stream is live: open, or not yet known to have ended in every respect."""
-        return stream in self._table.live
+        return stream in self.table.live
 
     def unfinished(self) -> int:
         """Count the bytes, ends included, of ended streams that the peer has not acknowledged."""
-        return sum(live.send.unfinished for live in self._table.live.values())
+        return sum(live.send.unfinished for live in self.table.live.values())
 
     def set_rtt(self, rtt: float) -> None:
         """Tell the smoothed round-trip time in seconds, for auto-tuning."""
@@ -178,7 +179,7 @@ class Streams:
     def sizes(self) -> Mapping[str, int]:
         """Count what is held. Bytes are those of the data; see the modules for what comes on top."""
         control, queued = len(self._control), len(self._urgent) + len(self._ready)
-        return {**self._table.sizes(), "control": control, "queued": queued}
+        return {**self.table.sizes(), "control": control, "queued": queued}
 
     # --- network: receiving ---------------------------------------------------------------------------
 
@@ -186,33 +187,33 @@ class Streams:
         """Take a frame. Raises StreamError, whose code the connection closes with."""
         self._receiving.now = now
         if isinstance(frame, StreamData):
-            live = self._table.reach_untrusted(frame.stream)
+            live = self.table.reach_untrusted(frame.stream)
             if live is None:
-                self._table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
+                self.table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
                 return
             live.receive.receive_untrusted(frame.offset, frame.data, last=frame.last)
             self._received(frame.stream, live)
         elif isinstance(frame, MaxData):
             self._sending.limit = max(self._sending.limit, frame.limit)
         elif isinstance(frame, MaxStreams):
-            self._table.more_streams_untrusted(frame.limit)
+            self.table.more_streams_untrusted(frame.limit)
         elif isinstance(frame, MaxStreamData):
-            live = self._table.reach_untrusted(frame.stream)
+            live = self.table.reach_untrusted(frame.stream)
             if live is not None and frame.limit > live.send.limit:
                 live.send.limit = frame.limit
                 self._queue(live.send)
         elif isinstance(frame, ResetStream):
-            live = self._table.reach_untrusted(frame.stream)
+            live = self.table.reach_untrusted(frame.stream)
             if live is None:
-                self._table.late_untrusted(frame.stream, frame.final, last=True)
+                self.table.late_untrusted(frame.stream, frame.final, last=True)
                 return
-            self._table.count_cancelled_untrusted(frame.stream, live, now)
+            self.table.count_cancelled_untrusted(frame.stream, live, now)
             live.receive.reset_untrusted(frame.code, frame.final)
             self._received(frame.stream, live)
         else:
-            live = self._table.reach_untrusted(frame.stream)
+            live = self.table.reach_untrusted(frame.stream)
             if live is not None:
-                self._table.count_cancelled_untrusted(frame.stream, live, now)
+                self.table.count_cancelled_untrusted(frame.stream, live, now)
                 self._stopped(live.send, frame.code)
 
     def _received(self, number: int, live: LiveStream) -> None:
@@ -289,16 +290,16 @@ class Streams:
                 limit = receiving.credit.update(receiving.now, receiving.rtt)
                 frame = encode_max_data(limit)
             elif kind == MAX_STREAMS:
-                limit = self._table.accept_limit
+                limit = self.table.accept_limit
                 frame = encode_max_streams(limit)
             elif kind == MAX_STREAM:
-                limit = self._table.live[number].receive.credit.update(receiving.now, receiving.rtt)
+                limit = self.table.live[number].receive.credit.update(receiving.now, receiving.rtt)
                 frame = encode_max_stream(number, limit)
             elif kind == RESET:
-                send = self._table.live[number].send
+                send = self.table.live[number].send
                 frame = encode_reset(number, send.reset_code or 0, send.next)
             else:
-                frame = encode_stop(number, self._table.live[number].receive.stop_code or 0)
+                frame = encode_stop(number, self.table.live[number].receive.stop_code or 0)
             if len(frame) > room:
                 break
             room -= len(frame)
@@ -312,7 +313,7 @@ class Streams:
     def acked(self, sent: Sequence[Sent]) -> None:
         """Note that the packet with these frames arrived, be it after it was called lost."""
         for kind, number, start, end in sent:
-            live = self._table.live.get(number)
+            live = self.table.live.get(number)
             if live is None:
                 continue
             send = live.send
@@ -336,9 +337,9 @@ class Streams:
             if kind == MAX_DATA:
                 newest = self._receiving.credit.limit == start
             elif kind == MAX_STREAMS:
-                newest = self._table.accept_limit == start
+                newest = self.table.accept_limit == start
             else:
-                live = self._table.live.get(number)
+                live = self.table.live.get(number)
                 if live is None:
                     continue
                 if kind in _DATA:
@@ -385,11 +386,11 @@ class Streams:
             self._control[MAX_DATA, 0] = None
 
     def _forget_if_done(self, number: int, live: LiveStream) -> None:
-        if not self._table.forget_if_done(number, live):
+        if not self.table.forget_if_done(number, live):
             return
         for kind in _OF_A_STREAM:
             self._control.pop((kind, number), None)
-        if self._table.raise_accept_limit():
+        if self.table.raise_accept_limit():
             self._control[MAX_STREAMS, 0] = None
 
 

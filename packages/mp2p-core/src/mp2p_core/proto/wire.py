@@ -100,12 +100,14 @@ def init_fields(datagram: bytes) -> InitHeader:
 #   60  4 capabilities
 #   64  2 largest UDP payload
 #   66  1 highest version
-#   67  1 flags (bit 0: continues a connection)
+#   67  1 flags (bit 0: continues a connection; bit 1: may have crossed a call of the responder's)
 #   68 16 connection token
 #   84 12 zeros
 _INIT_PAYLOAD = struct.Struct(">32sQ20sIHBB16s12s")
 INIT_PAYLOAD_SIZE: Final = _INIT_PAYLOAD.size
 _ZERO12 = bytes(12)
+_CONTINUES: Final = 1
+_MAY_CROSS: Final = 2
 
 
 class InitPayload(NamedTuple):
@@ -119,12 +121,14 @@ class InitPayload(NamedTuple):
     version: int
     continues: bool
     token: bytes
+    may_cross: bool = False
+    """Whether its sender knew of no other call or unsettled session between the two."""
 
     def pack(self) -> bytes:
         """Pack 96 bytes."""
         return _INIT_PAYLOAD.pack(
             self.key, self.timestamp, self.return_address, self.capabilities, self.max_payload, self.version,
-            int(self.continues), self.token, _ZERO12,
+            (_CONTINUES if self.continues else 0) | (_MAY_CROSS if self.may_cross else 0), self.token, _ZERO12,
         )  # fmt: skip
 
 
@@ -135,11 +139,14 @@ def parse_init_payload_untrusted(payload: bytes) -> InitPayload:
     key, timestamp, address, capabilities, max_payload, version, flags, token, zeros = _INIT_PAYLOAD.unpack(
         payload
     )
-    if zeros != _ZERO12 or flags & ~1 or address[1]:
+    if zeros != _ZERO12 or flags & ~(_CONTINUES | _MAY_CROSS) or address[1]:
         raise BadPacket("init-malformed")
     if max_payload < c.BASE_DATAGRAM_SIZE or version < 1:
         raise BadPacket("init-malformed")
-    return InitPayload(key, timestamp, address, capabilities, max_payload, version, bool(flags & 1), token)
+    return InitPayload(
+        key, timestamp, address, capabilities, max_payload, version, bool(flags & _CONTINUES), token,
+        may_cross=bool(flags & _MAY_CROSS),
+    )  # fmt: skip
 
 
 # RESP, 156 bytes

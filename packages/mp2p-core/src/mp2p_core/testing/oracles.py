@@ -113,6 +113,8 @@ class End:
     """Those that it writes, by stream."""
     told: str = ""
     """Why it ended; empty while it lives."""
+    spare: bool = False
+    """Whether it was closed as the spare one of two; what came in on it can still be read."""
 
     @property
     def streams(self) -> Streams:
@@ -179,9 +181,13 @@ class Oracles:
         """Yield the ends that nobody has said a word about."""
         return (end for end in self.ends.values() if not end.told)
 
-    def find(self, node: SimNode, connection: Connection) -> End:
-        """Find the end of a connection's sending session."""
-        return self.ends[connection.session.token, node.key.raw]
+    def active(self) -> list[End]:
+        """Return those to which new streams, messages and pings go."""
+        return [end for end in self.live() if end.connection.session is end.session]
+
+    def find(self, node: SimNode, session: Session) -> End:
+        """Find the end of a session."""
+        return self.ends[session.token, node.key.raw]
 
     # --- dials ----------------------------------------------------------------------------------------
 
@@ -251,13 +257,10 @@ class Oracles:
             for connection in node.endpoint.connections():
                 self.opened(node, connection)
         for end in list(self.live()):
-            if end.session not in end.connection.sessions:
-                end.told = "superseded"  # both called at once, and the other session serves both
-                for flow in end.flows.values():
-                    if flow.open:
-                        raise Violation(f"{flow.name}: lost with one of two sessions, and nobody was told")
-            else:
+            if end.session in end.connection.sessions:
                 self._check_end(end, groups)
+            else:
+                end.spare = True  # both called at once, and the other session serves both
 
     def _check_end(self, end: End, groups: Mapping[bytes, Address]) -> None:
         session = end.session
@@ -279,8 +282,14 @@ class Oracles:
         """Say what is still missing, for the network has healed; nothing when all is well."""
         for end in self.live():
             other = self.other(end)
-            if other is None or other.told:
+            if other is None or (other.told and not end.spare):
                 return f"{end.node.name} was never told that its connection is gone ({other and other.told})"
+            if len(end.connection.sessions) > 1:
+                return f"{end.node.name} keeps the spare one of two sessions"
+            if {each.token for each in end.connection.sessions} != {
+                each.token for each in other.connection.sessions
+            }:
+                return f"{end.node.name} and {other.node.name} take other sessions for one connection"
             for number, flow in end.flows.items():
                 if flow.open:
                     return f"{flow.name} (stream {number}): {flow.read} of {len(flow.written)} bytes, no end"
@@ -290,7 +299,7 @@ class Oracles:
             # Each side's stream for messages stays; none other has a reason to.
             if sizes["streams"] > 2:
                 return f"{end.node.name} remembers {sizes['streams']} streams that have all ended"
-            if end.session.epoch.handshake_hash != other.session.epoch.handshake_hash:
+            if not end.spare and end.session.epoch.handshake_hash != other.session.epoch.handshake_hash:
                 return f"{end.node.name} and {other.node.name} seal under different handshakes"
         if self.dials:
             return "a dial is under way"

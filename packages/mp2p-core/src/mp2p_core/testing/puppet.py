@@ -157,6 +157,8 @@ class Puppet:
         self.key = self.own.public
         self.receive_id = b""
         self.remote_id = b""
+        self.told: wire.InitPayload | None = None
+        """What the last INIT that it answered said."""
         self.number = 0
         self.noise: HandshakeState | None = None
         self.handshake_hash = b""
@@ -168,7 +170,7 @@ class Puppet:
     def init(
         self, *, timestamp: int = _TIMESTAMP, return_address: Address = wire.NO_ADDRESS, hint: Address | None = None,
         claims: bytes | None = None, payload: bytes | None = None, dials: bytes | None = None,
-        header: bytes | None = None, max_payload: int = 1200, version: int = c.VERSION,
+        header: bytes | None = None, max_payload: int = 1200, version: int = c.VERSION, may_cross: bool = False,
     ) -> bytes:  # fmt: skip
         """Make an INIT, with mac2 zero. `claims` is the Ed25519 key it names, `dials` the one it binds to."""
         self.receive_id = self.random(8)
@@ -180,6 +182,7 @@ class Puppet:
         body = wire.InitPayload(
             key=claims or self.key.raw, timestamp=timestamp, return_address=return_address,
             capabilities=self.capabilities, max_payload=max_payload, version=version, continues=False, token=bytes(16),
+            may_cross=may_cross,
         ).pack() if payload is None else payload  # fmt: skip
         packet = head + self.noise.write_message(body, self.random(32))
         return packet + Mac1(self.peer.raw)(packet) + bytes(16)
@@ -214,7 +217,9 @@ class Puppet:
         noise = HandshakeState(
             IK, initiator=False, prologue=prologue(self.key.raw, init[:32]), s=self.own, suite=self.suite
         )
-        told = wire.parse_init_payload_untrusted(noise.read_message_untrusted(init[wire.INIT_NOISE]))
+        told = self.told = wire.parse_init_payload_untrusted(
+            noise.read_message_untrusted(init[wire.INIT_NOISE])
+        )
         self.receive_id = self.random(8)
         self.remote_id = init[4:12]
         body = wire.RespPayload(
@@ -248,9 +253,9 @@ class Puppet:
         (number,) = wire.data_packet_number(datagram, 10)
         return self._receive.decrypt(nonce_little_endian(number), datagram[18:], datagram[:18])
 
-    def connect(self, bench: Bench) -> None:
+    def connect(self, bench: Bench, *, may_cross: bool = False) -> None:
         """Open a session with the endpoint on the bench, up to the first packet that confirms it."""
-        (resp,) = bench.feed(self.init(timestamp=_TIMESTAMP + int(bench.now * 1e6)))
+        (resp,) = bench.feed(self.init(timestamp=_TIMESTAMP + int(bench.now * 1e6), may_cross=may_cross))
         self.read_resp(resp.data)
         bench.feed(self.seal(b"\x01"))
 

@@ -88,7 +88,7 @@ class Scenario:
             if self.sim.now >= end or not self.sim.clock.step(end):
                 raise Violation(f"{caller.name} could not connect to {called.name}: {caller.failed[-1:]}")
             self._count()
-        for end_ in list(self.oracles.live()):
+        for end_ in self.oracles.active():
             self.traffic.open_stream(end_)
         self._settle()
         for node in self.sim.nodes:

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Traffic"]
 
-_MERGED = c.HANDSHAKE_BUDGET + c.HALF_OPEN_LIFE
-"""Seconds after which a session is no longer the spare of two that began at once. Not tried here: streams that
-were opened on one before; only messages move to the other session (docs/protocol.md, section 4)."""
-
 
 class Traffic:
     """The applications of all nodes of a simulation."""
@@ -72,7 +68,7 @@ class Traffic:
         self.sim.flush(caller)
 
     def _some_end(self) -> End | None:
-        ends = [end for end in self.oracles.live() if end.connection.session is end.session]
+        ends = self.oracles.active()
         return self.draw.choice(ends) if ends else None
 
     def some_stream(self) -> None:
@@ -82,9 +78,6 @@ class Traffic:
 
     def open_stream(self, end: End) -> None:
         """Open a stream at one end, and write to it."""
-        pair = frozenset((end.node.key.raw, end.connection.peer.raw))
-        if len(self._callers[pair]) > 1 and self.sim.local(end.node) < end.session.began + _MERGED:
-            return
         number = end.streams.open()
         if number is not None:
             self._begin_flow(end, number)
@@ -179,7 +172,7 @@ class Traffic:
         if isinstance(event, (StreamChanged, MessageReceived, PingAnswered)):
             oracles.opened(node, event.connection)  # a session may have been merged into it
         if isinstance(event, StreamChanged):
-            self._stream_event(oracles.find(node, event.connection), event.event.kind, event.event.stream)
+            self._stream_event(oracles.find(node, event.session), event.event.kind, event.event.stream)
         elif isinstance(event, MessageReceived):
             oracles.message(node, event.connection.peer, event.data)
         elif isinstance(event, PingAnswered):
