@@ -39,6 +39,7 @@ def check(name: str) -> None:
 @example("a" * 195 + ".part")
 @example("x" * 198 + ".é")
 @example("nul.part")
+@example("x" * 197 + "\xa0é" + "y" * 10)
 def test_any_text_gives_a_safe_name_and_a_safe_name_stays(text: str) -> None:
     name = safe_name(text)
     check(name)

@@ -63,7 +63,7 @@ def _shorten(name: str, limit: int) -> str:
     if not stem or len((dot + extension).encode()) > _LONGEST_EXTENSION:
         stem, dot, extension = name, "", ""
     room = limit - len((dot + extension).encode())
-    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + dot + extension
+    return _TRAILING.sub("", stem.encode()[:room].decode(errors="ignore")) + dot + extension
 
 
 def numbered(name: str) -> Iterator[str]:
