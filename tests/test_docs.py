@@ -17,6 +17,7 @@ import pytest
 from mp2p.cli.commands import cli
 from mp2p.cli.errors import ExitCode
 from mp2p.transfer import Reason
+from mp2p_core.classic import constants as classic_constants
 from mp2p_core.plugins import load_plugins
 from mp2p_core.proto import constants
 
@@ -160,7 +161,9 @@ def test_the_rules_of_section_5_are_numbered_as_cited() -> None:
     assert rules == [str(number) for number in range(1, 8)]
 
 
-LIMITS = re.findall(r"^\| `([A-Z0-9_]+)` \| ([\d.]+) \|", PROTOCOL, re.MULTILINE)
+LIMIT = re.compile(r"^\| `([A-Z0-9_]+)` \| ([\d.]+) \|", re.MULTILINE)
+CLASSIC_SECTION = PROTOCOL[PROTOCOL.index("\n## 10. ") : PROTOCOL.index("\n## Limits")]
+LIMITS = LIMIT.findall(PROTOCOL.replace(CLASSIC_SECTION, ""))
 
 
 def test_the_tables_of_limits_are_those_of_the_code() -> None:
@@ -177,6 +180,15 @@ def test_the_tables_of_limits_are_complete() -> None:
     assert defined
     mentioned = {name for name, _ in LIMITS} | {"DEFAULT_PORT"}
     assert defined <= mentioned, defined - mentioned
+
+
+def test_the_limits_of_the_classic_profile_are_those_of_the_code() -> None:
+    written = {name: float(value) for name, value in LIMIT.findall(CLASSIC_SECTION)}
+    source = Path(classic_constants.__file__).read_text(encoding="utf-8")
+    own = re.findall(
+        r"^([A-Z_]+): Final = [\d.*]+$", source[source.index("This side's own limits") :], re.MULTILINE
+    )
+    assert written == {name: getattr(classic_constants, name) for name in own}
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,18 @@ def test_the_memory_is_a_set(nonces: list[bytes]) -> None:
     assert len(memory) == len(model)
 
 
+def test_the_memory_grows_without_losing_one() -> None:
+    nonces = [number.to_bytes(12) for number in range(0, 40_000, 2)]
+    memory = NonceMemory()
+    for number, nonce in enumerate(nonces):
+        memory.add(nonce)
+        if number % 5000 == 0:
+            assert all(earlier in memory for earlier in nonces[: number + 1])
+    assert len(memory) == len(nonces)
+    assert all(nonce in memory for nonce in nonces)
+    assert not any(number.to_bytes(12) in memory for number in range(1, 40_000, 2))
+
+
 def test_the_memory_is_not_misled_by_the_seams_between_nonces() -> None:
     """Of bytes a and b alone every nonce is a part of two neighbours sooner or later."""
     nonces = [bytes(each) * 4 for each in itertools.product(b"ab", repeat=3)]

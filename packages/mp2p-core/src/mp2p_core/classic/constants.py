@@ -48,7 +48,7 @@ MAX_SESSIONS_PER_KEY: Final = 16
 MAX_SAME_ID: Final = 4
 """Sessions of different peers under one session id, which the peers choose."""
 REMEMBERED_NONCES: Final = 2**22
-"""Nonces that all sessions of a server together, or that of a client, remember: 60 MB. The longest session
+"""Nonces that all sessions of a server together, or that of a client, remember: 65 MB. The longest session
 ends when there are more."""
 MAX_WAITING: Final = 1024
 """Messages that wait for the application; the oldest is dropped, as a socket would."""
