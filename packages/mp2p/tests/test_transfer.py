@@ -862,6 +862,28 @@ async def test_a_receiver_that_claims_to_have_what_it_has_not_gets_everything(
             assert (await send_file(peer, tmp_path / "x")).moved == 10
 
 
+async def test_what_a_receiver_said_during_an_outage_is_not_reported_one_by_one(tmp_path: Path) -> None:
+    make(tmp_path / "x", 10)
+    told: list[TransferState] = []
+    hub = MemoryHub()
+    async with (
+        open_node(allow="any", transports=[hub.transport()]) as server,
+        open_node(transports=[hub.transport()]) as client,
+        anyio.create_task_group() as group,
+    ):
+
+        async def say_much() -> None:
+            stream = await (await server.accept()).accept_stream()
+            await stream.send(words(START, *[wire.Written(1)] * 1000))
+            await stream.send_eof()
+
+        group.start_soon(say_much)
+        async with client.connect(server.contact) as peer:
+            with pytest.raises(TransferBroken):
+                await send_file(peer, tmp_path / "x", observer=lambda event: told.append(event.state))
+    assert 0 < told.count(TransferState.PROGRESS) < 100
+
+
 async def test_a_receiver_that_confirms_another_hash_has_not_got_the_file(tmp_path: Path) -> None:
     make(tmp_path / "x", 10)
     hub = MemoryHub()
