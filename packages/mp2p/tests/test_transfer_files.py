@@ -154,11 +154,15 @@ class TestPart:
         assert (tmp_path / "x").read_bytes() == b"whole"
 
     @posix
-    @pytest.mark.parametrize("trap", ["symlink", "fifo", "folder"])
-    def test_whatever_else_has_the_name_of_the_part_is_left_alone(self, tmp_path: Path, trap: str) -> None:
+    @pytest.mark.parametrize("trap", ["symlink", "symlink that is followed", "fifo", "folder"])
+    def test_whatever_else_has_the_name_of_the_part_is_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+    ) -> None:
         (tmp_path / "victim").write_bytes(b"precious")
         path = tmp_path / part_name("x", SENDER, SOURCE)
-        if trap == "symlink":
+        if trap == "symlink that is followed":
+            monkeypatch.setattr(module, "_NOFOLLOW", 0)  # as on systems without that flag
+        if trap.startswith("symlink"):
             path.symlink_to(tmp_path / "victim")
         elif trap == "fifo":
             os.mkfifo(path)

@@ -193,8 +193,7 @@ class PartFile(_File):
     def _claim(self) -> bool:
         """Lock the file for this program; False when it has been finished, or should be made anew, meanwhile."""
         held = os.fstat(self._fd)
-        if not stat.S_ISREG(held.st_mode):
-            raise FileError(f"cannot write {self.path}: it is not a regular file", Reason.CANNOT_WRITE)
+        self._require_regular(held)
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,6 +206,7 @@ class PartFile(_File):
             there = self.path.stat(follow_symlinks=False)
         except FileNotFoundError:
             return False
+        self._require_regular(there)  # a link, where no flag kept it from being followed
         if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
             return False
         if there.st_nlink > 1:
@@ -214,6 +214,10 @@ class PartFile(_File):
             self.path.unlink()
             return False
         return True
+
+    def _require_regular(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise FileError(f"cannot write {self.path}: it is not a regular file", Reason.CANNOT_WRITE)
 
     @property
     def size(self) -> int:
