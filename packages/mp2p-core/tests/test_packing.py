@@ -63,7 +63,7 @@ class Side:
     def read(self, stream: int) -> bytes:
         """Read what there is of a stream, which may be yet to come."""
         got = b""
-        if stream in self.packer.streams._table.live:
+        if stream in self.packer.streams.table.live:
             while chunk := self.packer.streams.read(stream, 1 << 20):
                 got += chunk
         return got

@@ -252,7 +252,7 @@ class Node:
                     peer.answer_ping(event.ping, event.rtt)
             elif isinstance(event, StreamChanged):
                 if (peer := self._peers.get(event.connection)) is not None:
-                    peer.notice_stream(event.connection.session, event.event)
+                    peer.notice_stream(event.session, event.event)
             elif isinstance(event, ConnectionReplaced):
                 if (peer := self._peers.pop(event.old, None)) is not None:
                     self._peers[event.new] = peer
