@@ -42,6 +42,9 @@ def test_the_whole_story(mp2p: Any, parse_lines: Any) -> None:
     assert events["handshake"][0]["handshake_ms"] > 0
     assert [(each["from"], each["to"]) for each in events["message"]] == [("bob", "alice"), ("alice", "bob")]
 
+    calls = [each["method"] for each in events["call"]]
+    assert calls == ["Greenhouse.set_target", "Greenhouse.readings"]
+
     seen = events["datagram"]
     assert {each["size"] for each in seen if each["type"] == "INIT"} == {256}
     assert {each["size"] for each in seen if each["type"] == "RESP"} == {156}
@@ -117,8 +120,8 @@ LIE = {
         "does not find a message sent in the clear",
     ),
     "open door": (
-        "import mp2p_core\nreal = mp2p_core.open_node\n"
-        "mp2p_core.open_node = lambda key=None, *, allow='nobody', **rest: real(key, allow='any', **rest)\n",
+        "import mp2p_rpc\nreal = mp2p_rpc.open_node\n"
+        "mp2p_rpc.open_node = lambda key=None, *, allow='nobody', **rest: real(key, allow='any', **rest)\n",
         "the stranger was answered",
     ),
     "other text": (
@@ -126,9 +129,9 @@ LIE = {
         "instead of",
     ),
     "no network": (
-        "import mp2p_core\n"
+        "import mp2p_core, mp2p_rpc\n"
         "def refuse(*words, **more):\n    raise mp2p_core.NoMulticast(None, 'nothing is plugged in')\n"
-        "mp2p_core.open_node = refuse\n",
+        "mp2p_rpc.open_node = refuse\n",
         "nothing is plugged in",
     ),
 }

@@ -16,7 +16,9 @@ from typing import Any, Final
 import anyio
 
 import mp2p_core
+import mp2p_rpc
 from mp2p.cli.courier import Courier
+from mp2p.cli.demo.greenhouse import Greenhouse
 from mp2p.cli.demo.reports import REPLY, Orders, milliseconds, report
 from mp2p.cli.demo.watcher import watch
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain
@@ -28,9 +30,12 @@ __all__ = ["main"]
 async def called(orders: Orders, transport: str) -> None:
     """Be the node that is called: lets one key in, and answers its message."""
     allowed: set[mp2p_core.PublicKey] = set()
-    async with mp2p_core.open_node(
-        allow=allowed.__contains__, transports=[transport], reach=mp2p_core.Reach.HOST
-    ) as node:
+    async with (
+        mp2p_rpc.open_node(
+            allow=allowed.__contains__, transports=[transport], reach=mp2p_core.Reach.HOST
+        ) as node,
+        node.serving(Greenhouse(), allow=lambda key, _method: key in allowed),
+    ):
         _report_ready(node)
         allowed.add(mp2p_core.PublicKey.parse((await orders.receive())["allow"]))
         report("allowing")
@@ -50,7 +55,7 @@ async def called(orders: Orders, transport: str) -> None:
 
 async def caller(orders: Orders, transport: str) -> None:
     """Be the node that calls: knows nothing but a contact."""
-    async with mp2p_core.open_node(transports=[transport], reach=mp2p_core.Reach.HOST) as node:
+    async with mp2p_rpc.open_node(transports=[transport], reach=mp2p_core.Reach.HOST) as node:
         _report_ready(node)
         order = await orders.receive()
         async with (
@@ -61,9 +66,21 @@ async def caller(orders: Orders, transport: str) -> None:
             courier = Courier(peer, lambda text: report("message", **{"from": str(peer.key), "text": text}))
             group.start_soon(courier.pump)
             await _deliver(courier, order["text"])
+            order = await orders.receive()
+            await _call(peer, order["target"], order["count"])
             await orders.receive()
             report("pong", rtt_ms=milliseconds(await peer.ping(timeout=5)))
             await anyio.sleep_forever()
+
+
+async def _call(peer: mp2p_rpc.Peer, target: float, count: int) -> None:
+    greenhouse = peer.client(Greenhouse)
+    began = time.perf_counter()
+    result = await greenhouse.set_target(target)
+    report("result", value=result, took_ms=milliseconds(time.perf_counter() - began))
+    began = time.perf_counter()
+    readings = [reading async for reading in greenhouse.readings(count)]
+    report("readings", values=readings, took_ms=milliseconds(time.perf_counter() - began))
 
 
 def _report_ready(node: mp2p_core.Node) -> None:

@@ -15,6 +15,8 @@ from mp2p.cli.output import Line, Printer
 __all__ = ["tell"]
 
 _MESSAGE: Final = "the greenhouse is at 21.5 degrees"
+_TARGET: Final = 21.5
+_READINGS: Final = [18.5, 20.0, 21.5]
 _EXTRA_TRANSPORTS: Final = ("v6", "v6-prefix")
 _SHOWN: Final = 8  # datagrams
 _GLIMPSE: Final = 11  # bytes of each
@@ -54,6 +56,7 @@ async def tell(printer: Printer, *, all_transports: bool) -> int:
         [("  mp2p id", "cyan"), "                   here, to see your key"],
         [("  mp2p listen --allow KEY", "cyan"), "   there, with that key, to see the contact"],
         [("  mp2p send CONTACT hello", "cyan"), "   here"],
+        ["And with a class of your own: mp2p serve, mp2p describe, mp2p call."],
     )
     return ExitCode.DONE
 
@@ -79,6 +82,7 @@ class _Scene:
             await eve.order(groups=list(owners))
             await eve.expect("watching")
             await self._exchange(alice, bob, nodes)
+            await self._call(bob)
             await self._overhear(eve, owners)
             await self._knock(eve, bob, nodes["alice"])
 
@@ -144,6 +148,25 @@ class _Scene:
                 _name(receiver),
                 f'  "{text}"  ',
                 (f"{taken['taken_ms']:.1f} ms", "dim"),
+            ],
+        )
+
+    async def _call(self, bob: Actor) -> None:
+        self._heading("Bob calls methods of an object of alice's, typed on both sides")
+        await bob.order(target=_TARGET, count=len(_READINGS))
+        result, readings = await bob.expect("result"), await bob.expect("readings")
+        if (result["value"], readings["values"]) != (_TARGET, _READINGS):
+            raise ClaimFailed(f"the calls returned {result!r} and {readings!r}")
+        texts = " ".join(f"{value:g}" for value in readings["values"])
+        self._printer.emit(
+            {"event": "call", "method": "Greenhouse.set_target", "took_ms": result["took_ms"]},
+            [f"   set_target({_TARGET:g})  -> {result['value']:g}  ", (f"{result['took_ms']:.1f} ms", "dim")],
+        )
+        self._printer.emit(
+            {"event": "call", "method": "Greenhouse.readings", "took_ms": readings["took_ms"]},
+            [
+                f"   readings({len(_READINGS)})       -> {texts}  as a stream  ",
+                (f"{readings['took_ms']:.1f} ms", "dim"),
             ],
         )
 
