@@ -12,6 +12,7 @@ import pytest
 
 import mp2p_core
 from mp2p_core import classic, errors, proto
+from mp2p_core.proto import group
 from mp2p_core.proto.states import TRANSITIONS, SessionState, diagram
 
 ROOT = Path(mp2p_core.__file__).parent
@@ -93,9 +94,18 @@ def test_the_layer_map_of_the_package_names_every_module_and_its_imports_go_down
 
 def test_the_layer_map_of_the_protocol_names_every_module_and_its_imports_go_down() -> None:
     layers = _layers(proto.__doc__ or "")
-    modules = [path for path in MODULES if path.parts[0] == "proto" and path.name != "__init__.py"]
-    assert {path.stem for path in modules} == layers.keys()
+    modules = [path for path in MODULES if path.parts[0] == "proto" and path != Path("proto/__init__.py")]
+    assert {path.parts[1].removesuffix(".py") for path in modules} == layers.keys()
     _check_direction("proto.", layers, modules)
+
+
+def test_the_layer_map_of_channels_names_every_module_and_its_imports_go_down() -> None:
+    layers = _layers(group.__doc__ or "")
+    modules = [
+        path for path in MODULES if path.parts[:2] == ("proto", "group") and path.name != "__init__.py"
+    ]
+    assert {path.stem for path in modules} == layers.keys()
+    _check_direction("proto.group.", layers, modules)
 
 
 def test_the_layer_map_of_the_classic_profile_names_every_module_and_its_imports_go_down() -> None:

@@ -219,3 +219,125 @@ STREAMS_REPORTED: Final = 25
 """Streams ended before MAX_STREAMS says so; at once when the peer has used up half of its streams."""
 FORGOTTEN_STREAMS: Final = 256
 """Final sizes remembered of streams that are gone, to tell late packets from reused numbers."""
+
+# --- Multicast channels: both sides must agree on these (specification, section 8) ------------------------
+
+LABEL_TOPIC: Final = b"mp2p-v1 topic\0"
+LABEL_GENERATION: Final = b"mp2p-v1 gen\1"
+LABEL_GROUP_KEY: Final = b"mp2p-v1 key\1"
+LABEL_GROUP: Final = b"mp2p-v1 group\0"
+GROUP_HEADER_SIZE: Final = 20
+MAX_GENERATION: Final = 64
+"""Generations of an epoch, and steps that a member takes on its own: the next newcomer begins a new epoch."""
+MAX_MANIFEST: Final = 64
+"""Datagrams that one signature covers."""
+OLD_EPOCH_LIFE: Final = 30.0
+"""An epoch that has ended is repaired, and taken in, for this long."""
+HEARTBEAT_FIRST: Final = 0.05
+"""After the last data; each further one waits twice as long."""
+HEARTBEAT_LAST: Final = 2.0
+"""The longest wait between heartbeats, also while data flows."""
+MAX_GROUP_MESSAGE: Final = 1048576 - 1024
+"""Bytes of a message, so that a reliable message of the session carries it with its description."""
+PARITY_BLOCK: Final = 64
+"""Datagrams of which a PARITY is the sum."""
+MAX_NACK_BYTES: Final = 64
+"""Bitmap of a GROUP_NACK: 512 datagrams."""
+
+# --- Multicast channels: this side's own limits (implementation) ------------------------------------------
+
+GROUP_WINDOW: Final = 4096
+"""Datagrams of a channel between the first one missing and the newest, at a subscriber; and those that a
+publisher keeps for repair. 5 megabytes at the most."""
+GROUP_HELD: Final = 256
+"""Datagrams that wait for their manifest, per epoch; a hostile member can fill these places and no more."""
+GROUP_QUEUE: Final = 4194304
+"""Bytes of memory that messages not sent yet take before a publisher calls itself full."""
+MAX_MEMBERS: Final = 4096
+"""Subscribers of a topic, as many as there are sessions."""
+MAX_OLD_EPOCHS: Final = 4
+"""Epochs that have ended and are still repaired."""
+GROUP_EPOCH_LIFE: Final = 3600.0
+"""New keys after an hour in any case: a key that is stolen later opens no more than that."""
+GROUP_EPOCH_MESSAGES: Final = 2147483648
+"""And after so many messages, of which numbers of 32 bits can tell twice as many apart."""
+ROTATE_SCHEDULE: Final = (0.0, 0.05, 0.2)
+"""When the same ROTATE goes out: it is not repaired."""
+LEAVE_SPACING: Final = 1.0
+"""Age of an epoch before somebody's leaving ends it; a revocation does so at once."""
+JOIN_SPACING: Final = 0.02
+"""Between two generations: those who come within it share one."""
+SETTLE_MIN: Final = 0.005
+SETTLE_MAX: Final = 0.1
+"""A new epoch's first datagram waits two round trips for the keys to arrive, within these bounds."""
+
+GROUP_MEMBERS_ASSUMED: Final = 1000
+"""Until the first heartbeat says how many there are."""
+GROUP_RTT_FLOOR: Final = 0.005
+"""No event loop of many subscribers is faster; backing off for less than it spreads nothing."""
+GROUP_RTT_MAX: Final = 1.0
+"""The longest round trip that a publisher believes in."""
+GROUP_REORDER: Final = 0.01
+"""A datagram that comes later than this was lost first. Also how long best effort waits for one."""
+NACK_BACKOFF: Final = 4.0
+"""Round trips within which those who miss the same ask for it (RFC 5401, K)."""
+NACK_TRIES: Final = 5
+NACKS_TO_ALL: Final = 3
+"""From this question of one subscriber for one datagram on, it is repaired over its session."""
+NACK_PATIENCE: Final = 1
+"""Questions for a manifest alone, before what waits for it is asked for too."""
+REPAIR_SPACING: Final = 0.02
+"""Between two repairs of one datagram, or a round trip if that is longer."""
+REPAIR_SHARE: Final = 0.5
+"""Repairs, as a share of the bytes of data."""
+REPAIR_BURST: Final = 19200.0
+"""Bytes of repairs that are saved up."""
+REPAIR_TRICKLE: Final = 48000.0
+"""Bytes of repairs a second while no data is sent, 40 datagrams: the last ones have to be repaired too."""
+PARITY_SPAN: Final = 256
+"""Datagrams over which losses are counted."""
+PARITY_FROM: Final = 0.125
+"""Share of datagrams missed by somebody above which sums are sent instead."""
+PARITY_PATIENCE: Final = 0.2
+"""Where sums are sent, a subscriber waits for the end of a block, or this long, before it asks."""
+PARITY_MEMORY: Final = 2.0
+"""How long after the last sum that goes on."""
+GREEDY_SHARE: Final = 0.2
+"""Who asks for more than this share of everything is repaired over its own session."""
+GREEDY_SPAN: Final = 200
+"""Datagrams over which that is counted."""
+RELAY_QUEUE: Final = 1048576
+"""Bytes that wait for one session before what multicast does not bring it is left to repair."""
+
+REPORT_INTERVAL: Final = 1.0
+"""Between reports of a subscriber, or a tenth of a second for each member if that is longer."""
+GROUP_RATE_START: Final = 25000000.0
+"""Bytes a second."""
+GROUP_RATE_MIN: Final = 131072.0
+GROUP_RATE_MAX: Final = 125000000.0
+GROUP_LOSS_LIMIT: Final = 0.05
+"""Loss at the worst subscriber above which the rate falls."""
+GROUP_RATE_DECREASE: Final = 0.7
+GROUP_RATE_INCREASE: Final = 1.05
+"""A second, while the rate is what limits."""
+GROUP_HOPELESS_LOSS: Final = 0.2
+GROUP_HOPELESS_TIME: Final = 30.0
+"""A subscriber that loses more than that share for this long is excluded."""
+EXCLUSION_TIME: Final = 60.0
+"""And may not come back before."""
+
+ASK_FIRST: Final = 0.25
+"""Before an ASK is repeated; each further wait is twice as long."""
+ASK_LAST: Final = 8.0
+ASK_RATE: Final = 5.0
+"""ASKs a second of one subscriber that are answered."""
+ASK_BURST: Final = 5.0
+BACKLOG_PATIENCE: Final = 10.0
+"""How long live messages wait for the older ones that were promised."""
+DEAF_AT_FIRST: Final = 1.0
+"""Nothing by multicast for this long after the first GRANT: the publisher is asked to use the session."""
+DEAF_HEARTBEATS: Final = 4
+"""The same once something has come. After a heartbeat more without anything on any way, the publisher is asked
+for the keys again."""
+SUSPICION_SPACING: Final = 10.0
+"""Between two reports of datagrams that a member forged."""

@@ -31,8 +31,12 @@ class Pacer:
 
     def update(self, window: float, rtt: float, now: float) -> None:
         """Take the rate, from now on, from a window in bytes and a round trip in seconds."""
+        self.set_rate(_GAIN * window / max(rtt, _SHORTEST_RTT), now)
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Take the rate, from now on, in bytes a second."""
         self.budget(now)
-        self._rate = _GAIN * window / max(rtt, _SHORTEST_RTT)
+        self._rate = rate
         self._burst = max(_BURST * self._datagram, self._rate * _BURST_TIME)
 
     def resize(self, datagram: int) -> None:

@@ -1,0 +1,201 @@
+"""Layouts of GROUP datagrams, to the byte (docs/protocol.md, section 8).
+
+     0  1 type 0x15
+     1  1 zero
+     2  2 generation
+     4  8 channel
+    12  8 seq
+    20  n ciphertext
+     . 16 tag
+
+    plaintext: kind u8 | body | signature 64 (kinds 1, 3, 4 and 5)
+    1 DATA       flags u8 | number u32 | content, signed
+    2 DATA       the same, covered by a manifest
+    3 MANIFEST   count u8 | count x 16
+    4 HEARTBEAT  highest u64 | oldest kept u64 | members u32 | number u32
+    5 ROTATE     last seq u64
+    6 PARITY     sum; its seq is 2^63 + (block << 16) + (index << 8) + count
+
+Content is a message or a piece of one; with flag SEVERAL, `count u8 | count x length u16 | messages`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto import constants as c
+
+__all__ = [
+    "BEGIN",
+    "DATA",
+    "DATA_COVERED",
+    "DATA_HEAD",
+    "DATA_OVERHEAD",
+    "DIGEST_SIZE",
+    "END",
+    "FIRST_PARITY",
+    "GROUP_MIN_SIZE",
+    "HEARTBEAT",
+    "MANIFEST",
+    "PARITY",
+    "ROTATE",
+    "SEVERAL",
+    "SIGNATURE_SIZE",
+    "SIGNED",
+    "WHOLE",
+    "Data",
+    "Heartbeat",
+    "data_body",
+    "group_fields",
+    "group_header",
+    "heartbeat_body",
+    "manifest_body",
+    "parse_data_untrusted",
+    "parse_heartbeat_untrusted",
+    "parse_manifest_untrusted",
+    "parse_rotate_untrusted",
+    "rotate_body",
+    "several_body",
+]
+
+_HEADER = struct.Struct(">BBH8sQ")
+group_header = partial(_HEADER.pack, c.TYPE_GROUP, 0)
+"""Pack bytes 0 to 19, also the associated data, from generation, channel and seq."""
+group_fields = _HEADER.unpack_from
+"""Read type, zero, generation, channel and seq."""
+
+DATA: Final = 1
+DATA_COVERED: Final = 2
+MANIFEST: Final = 3
+HEARTBEAT: Final = 4
+ROTATE: Final = 5
+PARITY: Final = 6
+SIGNED: Final = (DATA, MANIFEST, HEARTBEAT, ROTATE)
+
+SIGNATURE_SIZE: Final = 64
+DIGEST_SIZE: Final = 16
+GROUP_MIN_SIZE: Final = c.GROUP_HEADER_SIZE + 1 + c.TAG_SIZE
+FIRST_PARITY: Final = 2**63
+"""PARITY has its own half of the numbers: it is never repaired, so it leaves no hole where it is lost."""
+
+BEGIN: Final = 1
+END: Final = 2
+SEVERAL: Final = 4
+WHOLE: Final = BEGIN | END
+_FLAGS: Final = BEGIN | END | SEVERAL
+
+_DATA_HEAD = struct.Struct(">BI")
+DATA_HEAD: Final = _DATA_HEAD.size
+DATA_OVERHEAD: Final = c.GROUP_HEADER_SIZE + 1 + DATA_HEAD + c.TAG_SIZE
+"""Bytes of a covered datagram beside the content; one that is signed itself has SIGNATURE_SIZE more."""
+_MAX_SEVERAL: Final = 255
+_LENGTHS: Final = tuple(struct.Struct(f">{n}H") for n in range(_MAX_SEVERAL + 1))
+_HEARTBEAT = struct.Struct(">QQII")
+_U64 = struct.Struct(">Q")
+
+
+class Data(NamedTuple):
+    """What a DATA datagram brings: whole messages, the first one's number given, or a piece of one message.
+
+    `number` is the lower 32 bits. `piece` is None exactly when `messages` holds any.
+    """
+
+    flags: int
+    number: int
+    messages: list[bytes]
+    piece: bytes | None
+
+
+class Heartbeat(NamedTuple):
+    """What there is: seqs up to `highest`, of which those from `oldest` on can be repaired.
+
+    `members` is how many subscribers there are; `number` the lower 32 bits of the next message's number.
+    """
+
+    highest: int
+    oldest: int
+    members: int
+    number: int
+
+
+def data_body(flags: int, number: int, content: bytes) -> bytes:
+    """Pack the body of a DATA with one message, or a piece of one."""
+    return _DATA_HEAD.pack(flags, number & 0xFFFFFFFF) + content
+
+
+def several_body(number: int, messages: Sequence[bytes]) -> bytes:
+    """Pack the body of a DATA with 1 to 255 whole messages of less than 64 KiB each."""
+    count = len(messages)
+    return b"".join((
+        _DATA_HEAD.pack(WHOLE | SEVERAL, number & 0xFFFFFFFF), bytes((count,)),
+        _LENGTHS[count].pack(*map(len, messages)), *messages,
+    ))  # fmt: skip
+
+
+def parse_data_untrusted(plaintext: bytes, end: int) -> Data:
+    """Read a DATA, whose kind is byte 0, up to `end`. Raises BadPacket."""
+    if end < 1 + DATA_HEAD:
+        raise BadPacket("group-malformed")
+    flags, number = _DATA_HEAD.unpack_from(plaintext, 1)
+    at = 1 + DATA_HEAD
+    if not flags & SEVERAL:
+        if flags & ~_FLAGS:
+            raise BadPacket("group-malformed")
+        content = plaintext[at:end]
+        return Data(flags, number, [content], None) if flags == WHOLE else Data(flags, number, [], content)
+    if flags != WHOLE | SEVERAL or at >= end:
+        raise BadPacket("group-malformed")
+    lengths = _LENGTHS[plaintext[at]]
+    at += 1
+    if at + lengths.size > end or lengths.size == 0:
+        raise BadPacket("group-malformed")
+    messages = []
+    start = at + lengths.size
+    for length in lengths.unpack_from(plaintext, at):
+        stop = start + length
+        messages.append(plaintext[start:stop])
+        start = stop
+    if start != end:
+        raise BadPacket("group-malformed")
+    return Data(flags, number, messages, None)
+
+
+def manifest_body(digests: Sequence[bytes]) -> bytes:
+    """Pack a MANIFEST of the datagrams that follow it, in order."""
+    return bytes((len(digests),)) + b"".join(digests)
+
+
+def parse_manifest_untrusted(plaintext: bytes, end: int) -> list[bytes]:
+    """Read a MANIFEST: digests of the datagrams with the seqs after its own. Raises BadPacket."""
+    if end < 2 or not 1 <= plaintext[1] <= c.MAX_MANIFEST or end != 2 + plaintext[1] * DIGEST_SIZE:
+        raise BadPacket("group-malformed")
+    return [plaintext[at : at + DIGEST_SIZE] for at in range(2, end, DIGEST_SIZE)]
+
+
+def heartbeat_body(highest: int, oldest: int, members: int, number: int) -> bytes:
+    """Pack a HEARTBEAT."""
+    return _HEARTBEAT.pack(highest, oldest, members, number & 0xFFFFFFFF)
+
+
+def parse_heartbeat_untrusted(plaintext: bytes, end: int) -> Heartbeat:
+    """Read a HEARTBEAT. Raises BadPacket."""
+    if end != 1 + _HEARTBEAT.size:
+        raise BadPacket("group-malformed")
+    return Heartbeat(*_HEARTBEAT.unpack_from(plaintext, 1))
+
+
+def rotate_body(last: int) -> bytes:
+    """Pack a ROTATE."""
+    return _U64.pack(last)
+
+
+def parse_rotate_untrusted(plaintext: bytes, end: int) -> int:
+    """Read a ROTATE: the last seq of the epoch. Raises BadPacket."""
+    if end != 1 + _U64.size:
+        raise BadPacket("group-malformed")
+    last: int = _U64.unpack_from(plaintext, 1)[0]
+    return last

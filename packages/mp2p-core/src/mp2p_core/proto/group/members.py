@@ -1,0 +1,145 @@
+"""What a publisher knows of each subscriber, and what it has to tell it (docs/protocol.md, section 8)."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.buckets import TokenBucket
+from mp2p_core.proto.group.control import Relay
+from mp2p_core.proto.group.rate import Allowance
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.group.control import Control, Grant, Report
+    from mp2p_core.proto.group.rate import Traffic
+
+__all__ = ["Member"]
+
+_ENOUGH: Final = 20
+"""Datagrams from which on a share of them means something."""
+
+
+class Member:
+    """One subscriber: a session, a key, and how it fares.
+
+    Attack: a subscriber that asks and asks. What is queued for it is bounded, questions come out of a bucket,
+    and repairs for it alone out of an allowance of its own.
+    """
+
+    __slots__ = (
+        "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_repaired", "_tellers", "_traffic", "asks",
+        "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "outbox", "outbox_size", "rtt",
+    )  # fmt: skip
+
+    def __init__(
+        self, member: Hashable, key: bytes, waiting: dict[Hashable, Member], traffic: Traffic, now: float
+    ) -> None:
+        self.id = member
+        self.key = key
+        self.grant: Grant | None = None
+        """What it may read of this epoch."""
+        self.rtt = 0.0
+        self.loss = 0.0
+        """Share of datagrams that do not come by themselves."""
+        self.lossy_since = math.inf
+        self.deaf = False
+        """Whether multicast does not reach it, so that all goes over its session."""
+        self.greedy = False
+        """Whether it asks for so much that it is repaired over its own session."""
+        self.asks = TokenBucket(c.ASK_RATE, c.ASK_BURST, now)
+        self.outbox: deque[bytes] = deque()
+        """Control messages for its session, packed."""
+        self.outbox_size = 0
+        self._tellers = waiting
+        self._traffic = traffic
+        self._expected = 0
+        self._lost = 0
+        self._asked: dict[
+            tuple[bytes, int], int
+        ] = {}  # how often; bounded by what a span has and a store keeps
+        self._asked_since = traffic.datagrams
+        self._allowance = Allowance(traffic, now)
+        self._repaired: OrderedDict[tuple[bytes, int], float] = OrderedDict()
+
+    def tell(self, control: Control) -> None:
+        """Queue a control message."""
+        data = control.pack()
+        self.outbox.append(data)
+        self.outbox_size += len(data)
+        self._tellers[self.id] = self
+
+    def relay(self, topic: bytes, datagram: bytes) -> bool:
+        """Queue a datagram for its session; False when too much waits there, and it is left to repair."""
+        if self.outbox_size > c.RELAY_QUEUE:
+            return False
+        self.tell(Relay(topic, datagram))
+        return True
+
+    def take_outbox(self, limit: float = math.inf) -> list[bytes]:
+        """Return what is to be told, in order: about `limit` bytes, and one message at least."""
+        found: list[bytes] = []
+        size = 0
+        while self.outbox and (not found or size + len(self.outbox[0]) <= limit):
+            found.append(self.outbox.popleft())
+            size += len(found[-1])
+        self.outbox_size -= size
+        if not self.outbox:
+            self._tellers.pop(self.id, None)
+        return found
+
+    def reported(self, report: Report, now: float) -> None:
+        """Take a report."""
+        self.rtt = min(report.rtt, c.GROUP_RTT_MAX)
+        self.deaf = report.deaf
+        self._expected += report.expected
+        self._lost += report.lost
+        if self._expected < _ENOUGH:
+            return
+        self.loss = self._lost / self._expected
+        self._expected = self._lost = 0
+        if self.loss <= c.GROUP_HOPELESS_LOSS:
+            self.lossy_since = math.inf
+        elif self.lossy_since == math.inf:
+            self.lossy_since = now
+
+    @property
+    def spacing(self) -> float:
+        """How long a repair takes to show: no other one before."""
+        return max(self.rtt, c.REPAIR_SPACING)
+
+    def asked(self, channel: bytes, seqs: Sequence[int]) -> list[int]:
+        """Learn that it asks for these; returns those that are to be sent over its session.
+
+        That is all if it asks for too much, and what it has asked for again and again: sent to the group, that
+        does not get through.
+        """
+        asked = self._asked
+        for seq in seqs:
+            asked[channel, seq] = asked.get((channel, seq), 0) + 1
+        sent = self._traffic.datagrams
+        span = sent - self._asked_since
+        if len(asked) > c.GREEDY_SHARE * max(span, c.GREEDY_SPAN):
+            self.greedy = True
+        elif span >= c.GREEDY_SPAN:
+            self.greedy = False
+        again = [seq for seq in seqs if asked[channel, seq] >= c.NACKS_TO_ALL]
+        if span >= c.GREEDY_SPAN:
+            asked.clear()
+            self._asked_since = sent
+        return list(seqs) if self.greedy or self.deaf else again
+
+    def may_repair(self, channel: bytes, seq: int, size: int, now: float) -> bool:
+        """Tell whether this datagram may go over its session again now, and note that it does."""
+        repaired = self._repaired
+        if now - repaired.get((channel, seq), -math.inf) < self.spacing or not self._allowance.take(
+            size, now
+        ):
+            return False
+        repaired[channel, seq] = now
+        repaired.move_to_end((channel, seq))
+        if len(repaired) > c.GROUP_WINDOW:
+            repaired.popitem(last=False)
+        return True

@@ -1,0 +1,162 @@
+"""Opens and verifies the datagrams of one epoch (docs/protocol.md, section 8).
+
+The AEAD shows that a member made a datagram, the signature or the manifest that the publisher did. Nothing in
+here believes the first without the second: whatever `open_untrusted` returns is the publisher's.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from cryptography.exceptions import InvalidTag
+
+from mp2p_core.errors import BadPacket
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, ReceiveKeys
+from mp2p_core.proto.group.layout import (
+    DATA,
+    DATA_COVERED,
+    DIGEST_SIZE,
+    HEARTBEAT,
+    MANIFEST,
+    ROTATE,
+    SIGNATURE_SIZE,
+    SIGNED,
+    Data,
+    Heartbeat,
+    parse_data_untrusted,
+    parse_heartbeat_untrusted,
+    parse_manifest_untrusted,
+    parse_rotate_untrusted,
+)
+from mp2p_core.proto.noise_suite import nonce_little_endian
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.group.control import Grant
+    from mp2p_core.proto.group.keys import GroupSuite
+
+__all__ = ["UNPROVEN", "Content", "Manifest", "Opener", "Rotate", "Unproven"]
+
+_HEADER: Final = c.GROUP_HEADER_SIZE
+_CANDIDATES: Final = 2
+
+
+class Manifest(NamedTuple):
+    """How many datagrams after this one it covers."""
+
+    covered: int
+
+
+class Rotate(NamedTuple):
+    """The epoch ends with this seq."""
+
+    last: int
+
+
+class Unproven(NamedTuple):
+    """A datagram that a member made and no manifest has covered yet: it waits, and has moved nothing."""
+
+
+Content: TypeAlias = Data | Manifest | Heartbeat | Rotate | Unproven
+UNPROVEN: Final = Unproven()
+
+
+class Opener:
+    """Holds an epoch's keys, the manifests that came, and what waits for one that did not.
+
+    Attack: a member fills the waiting room with datagrams of its own making. It has GROUP_HELD places and two
+    for each seq; what waited longest goes, and is asked for again if it was genuine.
+    """
+
+    __slots__ = ("_digests", "_held", "_keys", "_prefix", "_verify")
+
+    def __init__(self, owner: bytes, grant: Grant, suite: GroupSuite = ED25519_CHACHAPOLY) -> None:
+        self._keys = ReceiveKeys(grant.channel, grant.generation, grant.chain_key, suite)
+        self._verify = suite.verifier(grant.signing_key)
+        self._prefix = c.LABEL_GROUP + owner
+        self._digests: dict[int, bytes] = {}
+        self._held: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # seq, candidate -> digest, plaintext
+
+    def open_untrusted(self, datagram: bytes, generation: int, seq: int, ahead: int) -> Content:
+        """Open a datagram whose header the caller has read. Raises BadPacket, which names the counter.
+
+        A seq that has been taken is the caller's to refuse, beforehand. What no manifest covers is not kept
+        from seq `ahead` on: a member can claim any.
+        """
+        plaintext = self.decrypt_untrusted(datagram, generation, seq)
+        kind = plaintext[0]
+        if kind == DATA_COVERED:
+            digest = sha256(datagram).digest()[:DIGEST_SIZE]
+            expected = self._digests.get(seq)
+            if expected is None:
+                if seq >= ahead:
+                    raise BadPacket("group-ahead")
+                self._hold(seq, digest, plaintext)
+                return UNPROVEN
+            if expected != digest:
+                raise BadPacket("group-forged")
+            del self._digests[seq]
+            return parse_data_untrusted(plaintext, len(plaintext))
+        end = len(plaintext) - SIGNATURE_SIZE
+        if kind not in SIGNED or end < 1:
+            raise BadPacket("group-malformed")
+        if not self._verify(plaintext[end:], self._prefix + datagram[:_HEADER] + plaintext[:end]):
+            raise BadPacket("group-forged")
+        if kind == DATA:
+            return parse_data_untrusted(plaintext, end)
+        if kind == MANIFEST:
+            digests = parse_manifest_untrusted(plaintext, end)
+            self._digests.update(zip(range(seq + 1, seq + 1 + len(digests)), digests, strict=True))
+            return Manifest(len(digests))
+        if kind == HEARTBEAT:
+            return parse_heartbeat_untrusted(plaintext, end)
+        assert kind == ROTATE
+        return Rotate(parse_rotate_untrusted(plaintext, end))
+
+    def decrypt_untrusted(self, datagram: bytes, generation: int, seq: int) -> bytes:
+        """Open the seal alone, at least one byte, which proves a member. Raises BadPacket."""
+        aead = self._keys.aead_untrusted(generation)
+        if aead is None:
+            raise BadPacket("group-generation")
+        try:
+            return aead.decrypt(nonce_little_endian(seq), datagram[_HEADER:], datagram[:_HEADER])
+        except InvalidTag:
+            raise BadPacket("group-unsealed") from None
+
+    def _hold(self, seq: int, digest: bytes, plaintext: bytes) -> None:
+        held = self._held
+        for candidate in range(_CANDIDATES):
+            other = held.get((seq, candidate))
+            if other is None:
+                held[seq, candidate] = digest, plaintext
+                break
+            if other[0] == digest:
+                break
+        if len(held) > c.GROUP_HELD:
+            del held[next(iter(held))]
+
+    def proven_untrusted(self, seq: int) -> Data | None:
+        """Return what waited for this seq's manifest, once it is there. Raises BadPacket if none was genuine."""
+        digest = self._digests.get(seq)
+        if digest is None:
+            return None
+        found = [self._held.pop((seq, candidate), None) for candidate in range(_CANDIDATES)]
+        for each in found:
+            if each and each[0] == digest:
+                del self._digests[seq]
+                return parse_data_untrusted(each[1], len(each[1]))
+        if any(found):
+            raise BadPacket("group-forged")
+        return None
+
+    def holds(self, seq: int) -> bool:
+        """Tell whether a datagram with this seq waits for its manifest."""
+        return (seq, 0) in self._held
+
+    def forget_before(self, seq: int) -> None:
+        """Forget manifests and what waits for them, of seqs that are not wanted any more."""
+        for old in [each for each in self._digests if each < seq]:
+            del self._digests[old]
+        for key in [each for each in self._held if each[0] < seq]:
+            del self._held[key]

@@ -1,0 +1,145 @@
+"""What is published and not sealed yet, and how it is put into datagrams (docs/protocol.md, section 8)."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import Final, NamedTuple
+
+from mp2p_core.proto.group.layout import (
+    BEGIN,
+    DATA_OVERHEAD,
+    END,
+    SIGNATURE_SIZE,
+    WHOLE,
+    data_body,
+    several_body,
+)
+
+__all__ = ["Batch", "Outgoing"]
+
+_MAX_SEVERAL: Final = 255
+_LENGTH: Final = 2
+
+
+class Batch(NamedTuple):
+    """Bodies of DATA: one to be signed itself, or several, or a large one, to be covered by a manifest.
+
+    `done` are the messages that end in them.
+    """
+
+    bodies: list[bytes]
+    done: list[bytes]
+    signed: bool
+
+
+class Outgoing:
+    """Messages in order, each with its number, until the last byte of them is in a datagram.
+
+    `room` of a datagram is what its content may take beside the overhead of a covered one.
+    """
+
+    __slots__ = ("_offset", "_queue", "next_number", "numbered", "room", "size")
+
+    def __init__(self, datagram: int) -> None:
+        self.room = datagram - DATA_OVERHEAD
+        self._queue: deque[bytes] = deque()
+        self._offset = 0
+        self.next_number = 0
+        """Of the oldest message that waits."""
+        self.numbered = 0
+        """Of the next message that comes."""
+        self.size = 0
+        """Bytes that wait."""
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def midway(self) -> bool:
+        """Whether a part of a message has been taken, and the rest has not."""
+        return self._offset > 0
+
+    def put(self, data: bytes) -> int:
+        """Take a message; returns its number."""
+        self._queue.append(data)
+        self.size += len(data)
+        number = self.numbered
+        self.numbered = number + 1
+        return number
+
+    def restart(self) -> None:
+        """Begin the message that is midway anew."""
+        self.size += self._offset
+        self._offset = 0
+
+    def drop_oldest(self) -> bool:
+        """Give up the oldest message of which nothing has been taken; False when there is none."""
+        if not self._queue or self._offset:
+            return False
+        self.size -= len(self._queue.popleft())
+        self.next_number += 1
+        return True
+
+    def drain(self) -> list[bytes]:
+        """Take all messages out, whole."""
+        found = list(self._queue)
+        self._queue.clear()
+        self._offset = self.size = 0
+        self.next_number = self.numbered
+        return found
+
+    def batch(self, limit: int, *, boundary: bool = False) -> Batch:
+        """Take what fits `limit` datagrams; with `boundary`, no further than the end of a message that is midway."""
+        bodies: list[bytes] = []
+        done: list[bytes] = []
+        signed = limit < 2 or self._fits(self.room - SIGNATURE_SIZE)
+        room = self.room - SIGNATURE_SIZE if signed else self.room
+        if signed:
+            limit = 1
+        while self._queue and len(bodies) < limit:
+            bodies.append(self._body(room, done))
+            if boundary and not self._offset:
+                break
+        return Batch(bodies, done, signed)
+
+    def _fits(self, room: int) -> bool:
+        waiting = len(self._queue)
+        if waiting == 1 or self._offset:
+            return waiting == 1 and self.size <= room
+        return waiting <= _MAX_SEVERAL and self.size + waiting * _LENGTH + 1 <= room
+
+    def _body(self, room: int, done: list[bytes]) -> bytes:
+        queue = self._queue
+        number = self.next_number
+        first = queue[0]
+        size = len(first)
+        at = self._offset
+        if at or size > room:
+            piece = first[at : at + room]
+            self.size -= len(piece)
+            flags = 0 if at else BEGIN
+            if at + len(piece) < size:
+                self._offset = at + len(piece)
+            else:
+                flags |= END
+                self._offset = 0
+                self.next_number = number + 1
+                done.append(queue.popleft())
+            return data_body(flags, number, piece)
+        total = size + _LENGTH + 1
+        count = 1
+        for message in islice(queue, 1, _MAX_SEVERAL):
+            total += len(message) + _LENGTH
+            if total > room:
+                break
+            count += 1
+        self.next_number = number + count
+        if count == 1:
+            self.size -= size
+            done.append(queue.popleft())
+            return data_body(WHOLE, number, first)
+        messages = [queue.popleft() for _ in range(count)]
+        self.size -= sum(map(len, messages))
+        done += messages
+        return several_body(number, messages)

@@ -1,0 +1,398 @@
+"""A publisher of one topic, without I/O (docs/protocol.md, section 8).
+
+The caller names each subscriber's session as it likes (`member`). It brings what came on them
+(`receive_control_untrusted`, `nack_untrusted`, `ended`), sends what `transmits` returns to the group and what
+`controls` yields to the sessions, and comes back at `timeout`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING
+
+from mp2p_core.errors import BadPacket, MessageTooLarge
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.group import control as g
+from mp2p_core.proto.group.history import History
+from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, SendKeys, topic_id
+from mp2p_core.proto.group.packing import Outgoing
+from mp2p_core.proto.group.parity import PARITY_OVERHEAD
+from mp2p_core.proto.group.rate import Allowance, RateControl, Traffic
+from mp2p_core.proto.group.roster import Roster
+from mp2p_core.proto.group.sealing import Sealer
+from mp2p_core.proto.group.store import Store
+
+if TYPE_CHECKING:
+    from mp2p_core.proto.group.control import Ask, Control, Grant, Nack
+    from mp2p_core.proto.group.events import PublisherEvent
+    from mp2p_core.proto.group.keys import GroupSuite
+    from mp2p_core.proto.group.members import Member
+    from mp2p_core.transport import Address, RandomBytes
+
+__all__ = ["Publisher"]
+
+_MESSAGE_COST = 64
+"""Bytes of memory that a message in the queue takes beside its content."""
+
+
+def _unlimited(_member: Hashable) -> float:
+    return math.inf
+
+
+class Publisher:
+    """Seals what is sent for whoever may read it.
+
+    After any call that changes something: send what `transmits` returns, what `controls` yields, handle
+    `events`, and look at `timeout`. Nothing here raises for what a peer sent, and no datagram costs more for
+    one more subscriber.
+    """
+
+    def __init__(
+        self,
+        owner: bytes,
+        name: str,
+        group: Address,
+        *,
+        allow: Callable[[bytes], bool],
+        now: float,
+        mode: int = g.REPAIRED,
+        history: int = 0,
+        datagram: int = c.BASE_DATAGRAM_SIZE,
+        rate: float = c.GROUP_RATE_START,
+        random: RandomBytes = os.urandom,
+        suite: GroupSuite = ED25519_CHACHAPOLY,
+    ) -> None:
+        """Begin publishing topic `name` of the node with public key `owner` to the multicast `group`.
+
+        `allow` is asked for each key when keys are granted to it. `history` messages are kept for those who come
+        late, `datagram` is the largest UDP payload, `rate` the bytes a second to begin with.
+        """
+        self.topic = topic_id(owner, name)
+        self.run = random(8)
+        self.counters: Counter[str] = Counter()
+        self._owner = owner
+        self._group = group
+        self._mode = mode
+        self._random = random
+        self._suite = suite
+        self._traffic = traffic = Traffic()
+        self._roster = Roster(self.topic, allow, traffic)
+        self._joining: dict[Hashable, tuple[bytes, Ask]] = {}
+        self._history = History(self.topic, self.run, history)
+        # A sum of datagrams is larger than each of them, and has to fit too.
+        self._outgoing = Outgoing(datagram if mode == g.BEST_EFFORT else datagram - PARITY_OVERHEAD)
+        self._datagram = datagram
+        self._rate = RateControl(datagram, rate, now)
+        self._repairs = Allowance(traffic, now)
+        self._old: list[Store] = []
+        self._last_seq = 0
+        self._rotates: list[tuple[float, bytes]] = []
+        self._settled = now
+        self._joined = -math.inf
+        self._beat = c.HEARTBEAT_FIRST
+        self._beat_at = math.inf
+        self._beat_latest = math.inf
+        self._begin_epoch(1, now)
+
+    def _begin_epoch(self, epoch: int, now: float) -> None:
+        self._sealer = Sealer(self._owner, SendKeys(epoch, self._random, self._suite))
+        self._unused_from = 1
+        self._store = Store(self._sealer, 0 if self._mode == g.BEST_EFFORT else c.GROUP_WINDOW)
+        self._began = now
+        self._first_number = self._outgoing.next_number
+
+    # --- the application ----------------------------------------------------------------------------
+
+    @property
+    def members(self) -> dict[Hashable, Member]:
+        """The subscribers, by session."""
+        return self._roster.members
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that may leave."""
+        return self._rate.rate
+
+    @property
+    def full(self) -> bool:
+        """Whether `send` has to wait for what was sent before."""
+        return self._outgoing.size + len(self._outgoing) * _MESSAGE_COST >= c.GROUP_QUEUE
+
+    def send(self, data: bytes) -> int:
+        """Publish a message; returns its number. It leaves with the next `transmits` that may send.
+
+        Raises MessageTooLarge. Takes it even when `full`: waiting, or dropping, is the caller's choice.
+        """
+        if len(data) > c.MAX_GROUP_MESSAGE:
+            raise MessageTooLarge(len(data), c.MAX_GROUP_MESSAGE)
+        return self._outgoing.put(data)
+
+    def drop_oldest(self) -> bool:
+        """Give up the oldest message that has not begun to leave; subscribers are told of the gap."""
+        return self._outgoing.drop_oldest()
+
+    def revoke(self, key: bytes, now: float) -> None:
+        """Take the topic away from a key: whatever leaves from now on, it cannot read."""
+        self._joining = {member: each for member, each in self._joining.items() if each[0] != key}
+        self._roster.revoke(key)
+        self._rotate(now)
+
+    def readmit(self, key: bytes) -> None:
+        """Let a key that was revoked, or excluded for its losses, ask again."""
+        self._roster.readmit(key)
+
+    def review(self, now: float) -> None:
+        """Ask `allow` about every member again: it has changed."""
+        self._roster.review(now)
+        if self._roster.left:
+            self._rotate(now)
+
+    def close(self) -> None:
+        """Tell every subscriber that this is the end."""
+        self._joining.clear()
+        for member in list(self.members.values()):
+            self._roster.remove(member, g.REFUSE_ENDED)
+
+    # --- the sessions -------------------------------------------------------------------------------
+
+    def receive_control_untrusted(self, member: Hashable, key: bytes, data: bytes, now: float) -> None:
+        """Take a control message that came on the confirmed session with this key."""
+        try:
+            control = g.parse_control_untrusted(data)
+        except BadPacket as error:
+            self.counters[str(error)] += 1
+            return
+        self.take_control_untrusted(member, key, control, now)
+
+    def take_control_untrusted(self, member: Hashable, key: bytes, control: Control, now: float) -> None:
+        """Take a control message that has been parsed."""
+        known = self.members.get(member)
+        if control.topic != self.topic:
+            self.counters["control-topic"] += 1
+        elif isinstance(control, g.Ask):
+            self._asked(member, key, known, control, now)
+        elif known is None:
+            self.counters["control-stranger"] += 1
+        elif isinstance(control, g.Leave):
+            self._roster.remove(known)
+        elif isinstance(control, g.Report):
+            if control.channel == self._store.channel:
+                self._roster.reported(known, control, now)
+                self._rate.reported(known.loss, len(self.members), now)
+        else:
+            self.counters["control-unexpected"] += 1
+
+    def _asked(self, member: Hashable, key: bytes, known: Member | None, ask: Ask, now: float) -> None:
+        code = self._roster.refusal(member, key, now)
+        if code:
+            self.counters["ask-refused"] += 1
+            self._joining.pop(member, None)
+            if known is not None:
+                self._roster.remove(known, code)
+            else:
+                self._roster.refuse(member, key, code, now)
+        elif known is not None and not (known.asks.take(now) and known.outbox_size <= c.RELAY_QUEUE):
+            self.counters["ask-too-often"] += 1
+        elif known is not None and known.grant is not None and not ask.fresh:
+            known.tell(known.grant)
+        elif len(self._joining) < c.MAX_MEMBERS:
+            self._joining[member] = key, ask
+
+    def nack_untrusted(self, member: Hashable, nack: Nack, now: float) -> None:
+        """Take a GROUP_NACK that came on a session."""
+        known = self.members.get(member)
+        store = next((each for each in (self._store, *self._old) if each.channel == nack.channel), None)
+        seqs = [seq for seq in nack.seqs() if store.get(seq) is not None] if store else []
+        if known is None or store is None or not seqs:
+            self.counters["nack-unknown"] += 1
+            return
+        self.counters["nack"] += 1
+        alone = known.asked(store.channel, seqs)
+        if len(alone) < len(seqs):
+            first = known.grant.next_seq if known.grant and known.grant.channel == store.channel else 1
+            store.ask_untrusted([seq for seq in seqs if seq not in alone], first, known.spacing, now)
+        for seq in alone:
+            datagram = store.get(seq)
+            assert datagram is not None
+            if known.may_repair(store.channel, seq, len(datagram), now):
+                self.counters["repair-session"] += 1
+                known.relay(self.topic, datagram)
+
+    def ended(self, member: Hashable) -> None:
+        """Forget a subscriber whose session is gone; it asks again when it comes back."""
+        self._joining.pop(member, None)
+        self._roster.ended(member)
+
+    # --- epochs -------------------------------------------------------------------------------------
+
+    def _rotate(self, now: float) -> None:
+        """Begin an epoch with new random keys, and grant it to those who stay."""
+        sealer, store = self._sealer, self._store
+        self._last_seq = sealer.next_seq - 1
+        if self._last_seq:
+            datagram = sealer.rotate()
+            self._rotates += [(now + wait, datagram) for wait in c.ROTATE_SCHEDULE]
+            store.expires = now + c.OLD_EPOCH_LIFE
+            self._old = [*self._old, store][-c.MAX_OLD_EPOCHS :]
+        self._outgoing.restart()
+        self._begin_epoch(sealer.keys.epoch + 1, now)
+        self._roster.review(now)
+        self._roster.left = False
+        rtt = 0.0
+        for member in self.members.values():
+            member.grant = self._grant(backlog=False)
+            member.tell(member.grant)
+            rtt = max(rtt, member.rtt)
+        if self.members:
+            # Time for the keys to arrive: datagrams that come before them have to be repaired.
+            self._settled = now + min(max(2 * rtt, c.SETTLE_MIN), c.SETTLE_MAX)
+
+    def _grant(self, *, backlog: bool) -> Grant:
+        keys = self._sealer.keys
+        return g.Grant(
+            topic=self.topic, channel=keys.channel, epoch=keys.epoch, generation=keys.generation,
+            chain_key=keys.chain_key, signing_key=keys.signing_key, next_seq=self._sealer.next_seq, group=self._group,
+            history=self._history.limit, heartbeat_ms=int(c.HEARTBEAT_LAST * 1000), last_seq=self._last_seq,
+            number=self._outgoing.next_number, run=self.run, mode=self._mode, backlog=backlog,
+        )  # fmt: skip
+
+    def _rotation_due(self, now: float) -> bool:
+        if self._roster.left:
+            return now >= self._began + c.LEAVE_SPACING
+        number = self._outgoing.next_number - self._first_number
+        return now >= self._began + c.GROUP_EPOCH_LIFE or number >= c.GROUP_EPOCH_MESSAGES
+
+    def _admit(self, now: float) -> None:
+        """Grant the keys, from here on, to those who have asked. Between two messages only."""
+        self._joined = now
+        sealer = self._sealer
+        if sealer.next_seq > self._unused_from:  # else nobody has used this generation yet
+            if sealer.keys.generation < c.MAX_GENERATION:
+                sealer.keys.step()
+                self._unused_from = sealer.next_seq
+            else:
+                self._rotate(now)
+        joining, self._joining = self._joining, {}
+        for name, (key, ask) in joining.items():
+            code = self._roster.refusal(name, key, now)
+            if code:
+                self._roster.refuse(name, key, code, now)
+                continue
+            member = self._roster.admit(name, key, now)
+            member.grant = self._grant(backlog=False)
+            member.tell(member.grant._replace(backlog=True))
+            for part in self._history.backlog(ask, member.grant.number):
+                member.tell(part)
+        if self.members:
+            self._beat = c.HEARTBEAT_FIRST
+            self._beat_latest = min(self._beat_latest, now + c.HEARTBEAT_LAST)
+            self._beat_at = min(self._beat_at, now + self._beat)
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    def transmits(self, now: float) -> list[bytes]:
+        """Return the datagrams to send to the group now, in order; sealing happens here."""
+        out: list[bytes] = []
+        if self._joining and not self._outgoing.midway and now >= self._joined + c.JOIN_SPACING:
+            self._admit(now)
+        if not self.members:
+            self._skip()
+            return out
+        while self._rotates and self._rotates[0][0] <= now:
+            out.append(self._rotates.pop(0)[1])
+        for store in (self._store, *self._old):
+            self._repair(store, out, now)
+        while self._outgoing and self.members and now >= self._settled and self._rate.budget(now) > 0:
+            if self._outgoing.midway or not self._new_page(now):
+                self._data(out, now)
+        if now >= self._beat_at:
+            self._heartbeat(out, now)
+        return out
+
+    def _skip(self) -> None:
+        """With nobody to hear it, what is sent goes into the history alone."""
+        if self._outgoing:
+            number = self._outgoing.next_number
+            self._history.add(number, self._outgoing.drain())
+
+    def _repair(self, store: Store, out: list[bytes], now: float) -> None:
+        for datagram in store.repairs(self._repairs, now):
+            self.counters["repair"] += 1
+            self.counters["repair-bytes"] += len(datagram)
+            self._rate.sent(len(datagram))
+            out.append(datagram)
+
+    def _new_page(self, now: float) -> bool:
+        """Between two messages: begin an epoch, or let newcomers in, if either is due."""
+        if self._rotation_due(now):
+            self._rotate(now)
+        elif self._joining and now >= self._joined + c.JOIN_SPACING:
+            self._admit(now)
+        else:
+            return False
+        return True
+
+    def _data(self, out: list[bytes], now: float) -> None:
+        limit = max(1, min(c.MAX_MANIFEST, int(self._rate.budget(now)) // self._datagram))
+        boundary = self._outgoing.midway and (bool(self._joining) or self._rotation_due(now))
+        bodies, done, signed = self._outgoing.batch(limit, boundary=boundary)
+        self._history.add(self._outgoing.next_number - len(done), done)
+        datagrams = [self._sealer.data(bodies[0])] if signed else self._sealer.covered(bodies)
+        self._sent(datagrams, out)
+        self.counters["data"] += len(bodies)
+        self._traffic.data_at = now
+        self._beat = c.HEARTBEAT_FIRST
+        self._beat_at = min(now + self._beat, self._beat_latest)
+
+    def _sent(self, datagrams: list[bytes], out: list[bytes]) -> None:
+        self._store.add(datagrams)
+        size = sum(map(len, datagrams))
+        self._rate.sent(size)
+        self._traffic.size += size
+        self._traffic.datagrams += len(datagrams)
+        out += datagrams
+        for member in self._roster.deaf.values():
+            for datagram in datagrams:
+                if not member.relay(self.topic, datagram):
+                    self.counters["relay-full"] += 1
+
+    def _heartbeat(self, out: list[bytes], now: float) -> None:
+        datagram = self._sealer.heartbeat(self._store.oldest, len(self.members), self._outgoing.next_number)
+        self._sent([datagram], out)
+        self.counters["heartbeat"] += 1
+        self._beat = min(2 * self._beat, c.HEARTBEAT_LAST)
+        self._beat_latest = now + c.HEARTBEAT_LAST
+        self._beat_at = now + self._beat
+
+    def controls(self, room: Callable[[Hashable], float] = _unlimited) -> Iterator[tuple[Hashable, bytes]]:
+        """Yield what is to be told to which session, in order and reliably; `room` is how many bytes it takes."""
+        return self._roster.controls(room)
+
+    def events(self) -> Iterator[PublisherEvent]:
+        """Yield what the application should know."""
+        while self._roster.events:
+            yield self._roster.events.popleft()
+
+    def timeout(self) -> float | None:
+        """Return when `handle_timeout` is due."""
+        due = math.inf
+        if self._joining:
+            due = self._joined + c.JOIN_SPACING
+        if self.members:
+            due = min(due, self._beat_at)
+            if self._rotates:
+                due = min(due, self._rotates[0][0])
+            if self._outgoing:
+                due = min(due, max(self._settled, self._rate.ready_at()))
+            for store in (self._store, *self._old):
+                due = min(due, store.timeout(self._repairs))
+        if self._old:
+            due = min(due, self._old[0].expires)
+        return None if due == math.inf else due
+
+    def handle_timeout(self, now: float) -> None:
+        """Forget what is old; what is due is in the next `transmits`."""
+        self._old = [store for store in self._old if store.expires > now]

@@ -1,0 +1,106 @@
+"""How fast a publisher sends: what the worst subscriber can take, within limits (docs/protocol.md, section 8)."""
+
+from __future__ import annotations
+
+import math
+
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.pacing import Pacer
+
+__all__ = ["Allowance", "RateControl", "Traffic", "report_interval"]
+
+
+class RateControl:
+    """Bytes a second, less when subscribers report loss, more when nobody does and more is wanted."""
+
+    __slots__ = ("_ceiling", "_limited", "_pacer", "_since", "_worst", "rate")
+
+    def __init__(self, datagram: int, rate: float, now: float, ceiling: float = c.GROUP_RATE_MAX) -> None:
+        self.rate = rate
+        self._ceiling = ceiling
+        self._pacer = Pacer(datagram, rate, 1.0, now)
+        self._pacer.set_rate(rate, now)
+        self._since = now
+        self._worst = 0.0
+        self._limited = False
+
+    def reported(self, loss: float, members: int, now: float) -> None:
+        """Take a subscriber's share of datagrams lost; the worst of each span counts, once."""
+        self._worst = max(self._worst, loss)
+        elapsed = now - self._since
+        if elapsed < report_interval(members):
+            return
+        if self._worst > c.GROUP_LOSS_LIMIT:
+            self._set(max(self.rate * c.GROUP_RATE_DECREASE, c.GROUP_RATE_MIN), now)
+        elif self._limited:
+            self._set(min(self.rate * c.GROUP_RATE_INCREASE**elapsed, self._ceiling), now)
+        self._since = now
+        self._worst = 0.0
+        self._limited = False
+
+    def _set(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self._pacer.set_rate(rate, now)
+
+    def budget(self, now: float) -> float:
+        """Return how many bytes may leave now."""
+        level = self._pacer.budget(now)
+        if level <= 0:
+            self._limited = True
+        return level
+
+    def sent(self, size: int) -> None:
+        """Take bytes out; the last datagrams of a batch may overdraw."""
+        self._pacer.sent(size)
+
+    def ready_at(self) -> float:
+        """Return when there is something to spend again."""
+        return self._pacer.ready_at()
+
+
+def report_interval(members: int) -> float:
+    """Return how often a subscriber reports: ten reports a second from all of them, and one a second at most."""
+    return max(c.REPORT_INTERVAL, members * c.REPORT_INTERVAL / 10)
+
+
+class Traffic:
+    """What a publisher has sent in all: one more subscriber to keep an account for costs nothing meanwhile."""
+
+    __slots__ = ("data_at", "datagrams", "size")
+
+    def __init__(self) -> None:
+        self.datagrams = 0
+        self.size = 0
+        """Bytes; neither counts repairs."""
+        self.data_at = -math.inf
+        """When data was sent last, and not merely a heartbeat."""
+
+
+class Allowance:
+    """What repairs may cost: half of what the data does, and a trickle after it, so that its end is repaired too."""
+
+    __slots__ = ("_at", "_level", "_size", "_traffic")
+
+    def __init__(self, traffic: Traffic, now: float) -> None:
+        self._traffic = traffic
+        self._level = float(c.REPAIR_BURST)
+        self._size = traffic.size
+        self._at = now
+
+    def take(self, size: int, now: float) -> bool:
+        """Spend it on a datagram; False when it does not suffice yet."""
+        traffic = self._traffic
+        idle = now - max(self._at, traffic.data_at + c.HEARTBEAT_FIRST)
+        earned = (traffic.size - self._size) * c.REPAIR_SHARE + max(idle, 0.0) * c.REPAIR_TRICKLE
+        self._level = min(self._level + earned, c.REPAIR_BURST)
+        self._size = traffic.size
+        self._at = now
+        if self._level < size:
+            return False
+        self._level -= size
+        return True
+
+    def ready_at(self, size: int) -> float:
+        """Return when it will suffice, if no data is sent until then."""
+        idle_from = max(self._at, self._traffic.data_at + c.HEARTBEAT_FIRST)
+        return idle_from + max(size - self._level, 0.0) / c.REPAIR_TRICKLE + c.GRANULARITY
