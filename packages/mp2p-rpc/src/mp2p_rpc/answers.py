@@ -26,20 +26,35 @@ from mp2p_rpc.limits import Limits
 from mp2p_rpc.method import ANYTHING, Method
 from mp2p_rpc.schema import Misfit
 
-__all__ = ["application_error", "bad_answer", "describe_bad_message", "error_from"]
+__all__ = ["bad_answer", "describe_bad_message", "error_from", "refusal"]
 
 _MESSAGE: Final = 4096
 """Characters of an error's message that travel; the rest is cut."""
 
 
-def application_error(error: RpcError, method: Method) -> ErrorBody:
-    """Write what a handler raised. Raises Misfit when its data cannot travel."""
+def _application_error(error: RpcError, method: Method) -> ErrorBody:
     data = method.declared(error).encode(error.data)
     if len(data) > MAX_HEADER_SIZE // 2:
         raise Misfit(f"{len(data)} bytes of data in an error, at most {MAX_HEADER_SIZE // 2} are sent")
     return ErrorBody(
         ErrorKind.APPLICATION, error.code[:256], error.message[: _MESSAGE // 4], "$", msgspec.Raw(data)
     )
+
+
+def refusal(error: Exception, method: Method) -> ErrorBody | None:
+    """Write what a handler, or an interceptor before it, says on purpose; None for any other failure.
+
+    Raises Misfit when the data of an error cannot travel.
+    """
+    if not isinstance(error, CallError) or error.from_peer:
+        return None
+    if isinstance(error, RpcError):
+        return _application_error(error, method)
+    if isinstance(error, NotAllowed):
+        return ErrorBody(ErrorKind.NOT_ALLOWED)
+    if isinstance(error, Busy):
+        return ErrorBody(ErrorKind.BUSY, "", str(error)[: _MESSAGE // 4])
+    return None
 
 
 def describe_bad_message(error: BadMessage, *, arguments: bool) -> ErrorBody:
@@ -52,7 +67,7 @@ def describe_bad_message(error: BadMessage, *, arguments: bool) -> ErrorBody:
 def error_from(body: ErrorBody, method: Method, limits: Limits) -> CallError:
     """Turn an ERROR into what the caller gets. What it says cannot be trusted, and is text only."""
     error = _error_from(body, method, limits)
-    error.method = method.full_name
+    error.method, error.from_peer = method.full_name, True
     return error
 
 

@@ -84,6 +84,8 @@ class CallError(RemoteError):
     """A call that has no result. `method` is the full name, such as "Thermostat.set_target"; "" until known."""
 
     method: str = ""
+    from_peer: bool = False
+    """Whether it came from a peer. A handler that lets it pass has failed: what one peer says is not for another."""
 
 
 class RpcError(CallError):

@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mp2p_core import Closed, StreamReset
-from mp2p_rpc.answers import application_error, describe_bad_message
+from mp2p_rpc.answers import describe_bad_message, refusal
 from mp2p_rpc.boundary import Boundary
 from mp2p_rpc.call import Call, enter_call
-from mp2p_rpc.errors import BadMessage, RequestRefused, RpcError
+from mp2p_rpc.errors import BadMessage, RequestRefused
 from mp2p_rpc.exchange import STOPPED, Exchange
 from mp2p_rpc.frames import (
     CallHeader,
@@ -186,10 +187,12 @@ class Incoming:
         if self._abandoned or self._answered:
             return
         self._abandoned = True
+        if self._scope is not None:
+            self._scope.cancel()  # first, so that a handler that waits for the stream sees this and not its end
         self._stream.abort(STOPPED)
         if self._scope is not None:
-            self._scope.cancel()
-        elif not self._entered or (self._offer is not None and self._offer.withdraw(self)):
+            return
+        if not self._entered or (self._offer is not None and self._offer.withdraw(self)):
             self._end()
 
     def stop(self) -> None:
@@ -293,11 +296,11 @@ class Incoming:
         if isinstance(error, Misfit):
             _log.error("call %s of %s: the result does not fit: %s", self._call.id, self._call.method, error)
             return ErrorBody(ErrorKind.RESULT, "", str(error)[:1024], error.path[:1024])
-        if isinstance(error, RpcError) and not error.method:  # one with a method has come from another peer
-            try:
-                return application_error(error, self._method)
-            except Misfit as misfit:
-                error = misfit
+        try:
+            if (meant := refusal(error, self._method)) is not None:
+                return meant
+        except Misfit as misfit:
+            error = misfit
         incident = f"{random.getrandbits(32):08x}"
         _log.error(
             "call %s of %s by %s failed: incident %s",
@@ -330,7 +333,11 @@ class _Items(AsyncIterator[Any]):
         if self._over:
             raise StopAsyncIteration
         try:
-            frame = await self._exchange.receive_untrusted()
+            try:
+                frame = await self._exchange.receive_untrusted()
+            except (StreamReset, Closed, anyio.ClosedResourceError):
+                await checkpoint()  # the caller has given the call up: its handler is cancelled, here
+                frame = None
             if frame is not None and frame.type is FrameType.ITEM:
                 return self._codec.decode_untrusted(frame.body, self._limits)
             if frame is None or frame.type is not FrameType.END:
