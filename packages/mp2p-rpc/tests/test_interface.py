@@ -35,11 +35,12 @@ class Thermostat(Service, errors=[TooHot]):
         """Set what to aim at."""
         return celsius
 
+    @method(idempotent=True)
     async def readings(self, count: int) -> AsyncIterator[Reading]:
         for _ in range(count):
             yield Reading(20.0)
 
-    @method(idempotent=True, errors=[Worn])
+    @method(errors=[Worn])
     async def store(self, readings: AsyncIterator[Reading], name: str) -> int:
         return len([each async for each in readings])
 
@@ -103,7 +104,7 @@ def test_public_async_functions_are_remote_and_their_shape_is_in_their_annotatio
     }
     assert found.method("echo").attribute == "copies"
     assert found.method("set_target").doc == "Set what to aim at."
-    assert [found.method(name).idempotent for name in ("set_target", "store")] == [False, True]
+    assert [found.method(name).idempotent for name in ("set_target", "readings")] == [False, True]
     assert set(found.method("set_target").errors) == {"too-hot"}
     assert set(found.method("store").errors) == {"too-hot", "Worn"}
     with pytest.raises(UnknownMethod):
@@ -126,7 +127,7 @@ def test_a_class_serves_what_it_inherits_and_what_it_adds() -> None:
     # One that adds nothing is the interface that it implements, whatever its own defaults.
     assert interface_of(Cloned) is interface_of(Thermostat)
     assert [each.name for each in interfaces_of(Cloned)] == ["Thermostat"]
-    assert interface_of(Better).method("store").idempotent
+    assert interface_of(Better).method("readings").idempotent
 
 
 def test_what_a_service_mixes_in_stays_local() -> None:

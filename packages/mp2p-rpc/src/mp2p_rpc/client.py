@@ -124,7 +124,7 @@ class Caller:
         try:
             frame = await sent.next()
             if frame.type is not FrameType.RESULT:
-                raise BadAnswer(f"{method.full_name}: the answer ends before the result")
+                raise sent.broken("the answer ends before the result")
             result = sent.decode(frame)
         finally:
             sent.finish()
@@ -182,7 +182,6 @@ class Sent:
 
     async def next(self) -> Frame:
         """Wait for the next frame of the answer that is no error. Raises CallError."""
-        where = self._method.full_name
         try:
             frame = await self.exchange.receive_untrusted()
             if frame is not None and frame.type is FrameType.ERROR:
@@ -199,7 +198,7 @@ class Sent:
                 raise self.pump.error from None
             raise
         if frame is None:
-            raise self._broken(f"{where}: the answer breaks off")
+            raise self.broken("the answer breaks off")
         self._complete = frame.type is not FrameType.ITEM
         return frame
 
@@ -216,8 +215,10 @@ class Sent:
         error.method = self._method.full_name
         return error
 
-    def _broken(self, message: str) -> CallError:
-        error = BadAnswer(message)
+    def broken(self, message: str) -> CallError:
+        """Word an answer that is none."""
+        self._complete = False
+        error = BadAnswer(f"{self._method.full_name}: {message}")
         error.method = self._method.full_name
         return error
 
@@ -321,7 +322,8 @@ class ResultStream(AsyncIterator[Any]):
         else:
             frame = await self._sent.next()
         if frame.type not in (FrameType.ITEM, FrameType.END):
-            raise BadAnswer(f"{self._method.full_name}: the answer is no stream of items")
+            assert self._sent is not None
+            raise self._sent.broken("the answer is no stream of items")
         return frame
 
     async def _first(self, call: Call) -> Frame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mp2p_rpc.errors import BadMessage
 from mp2p_rpc.frames import Frame, FrameReader
@@ -20,16 +21,18 @@ STOPPED: Final = 2
 """Code of the reset and stop with which a handler's side gives a call up, where it cannot say more."""
 
 _READ: Final = 1 << 20
+_TURNS: Final = 16
 
 
 class Exchange:
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
-    __slots__ = ("_reader", "stream")
+    __slots__ = ("_reader", "_turn", "stream")
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self.stream = stream
         self._reader = FrameReader(limit)
+        self._turn = 0
 
     @property
     def limit(self) -> int:
@@ -74,7 +77,13 @@ class Exchange:
             raise BadMessage("malformed", "the stream ends within a message")
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        """Send frames, waiting for room; `last` ends our direction. Raises as `Stream.send` does."""
+        """Send frames, waiting for room; `last` ends our direction. Raises as `Stream.send` does.
+
+        Lets other tasks have their turn every now and then, for items may come without any waiting.
+        """
+        self._turn += 1
+        if self._turn % _TURNS == 0:
+            await checkpoint()
         if not self.stream.send_nowait(data, last=last):
             await self.stream.send(data)
             if last:

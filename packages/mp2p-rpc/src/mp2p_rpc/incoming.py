@@ -19,6 +19,7 @@ from mp2p_rpc.call import Call, enter_call
 from mp2p_rpc.errors import BadMessage, RequestRefused
 from mp2p_rpc.exchange import STOPPED, Exchange
 from mp2p_rpc.frames import (
+    MAX_HEADER_SIZE,
     CallHeader,
     ErrorBody,
     ErrorKind,
@@ -54,7 +55,7 @@ class Incoming:
         self._server = server
         self._peer = peer
         self._stream = stream
-        self._exchange = Exchange(stream, 0)
+        self._exchange = Exchange(stream, MAX_HEADER_SIZE)
         self._header: CallHeader | None = None
         self._offer: Offer | None = None
         self._target: Any = None

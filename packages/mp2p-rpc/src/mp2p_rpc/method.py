@@ -175,6 +175,10 @@ def read_method(
         raise InterfaceError(
             f"{where} is `async def` and returns an async iterator: write `def`, or `yield` the items"
         )
+    if options.idempotent and items_name is not None:
+        raise InterfaceError(
+            f"{where} takes a stream of items, which is gone once sent: it cannot be called again by itself"
+        )
     shapes = {
         (False, False): Shape.UNARY,
         (False, True): Shape.SERVER_STREAM,
