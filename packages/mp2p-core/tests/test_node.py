@@ -434,3 +434,32 @@ async def test_L2_nothing_that_is_shown_holds_the_secret(hub: MemoryHub) -> None
         )
     assert seed.hex() not in shown
     assert repr(seed)[2:-1] not in shown
+
+
+class Spare(MemoryTransport):
+    """A second transport, on a hub of its own."""
+
+    name = "spare"
+
+
+async def test_a_connection_goes_on_over_the_other_transport_when_one_dies(hub: MemoryHub) -> None:
+    """Both ends send, and neither was told of the other transport by the contact."""
+    spare = MemoryHub()
+    async with (
+        open_node(allow="any", transports=[hub.transport(), Spare(spare)]) as server,
+        open_node(transports=[hub.transport(), Spare(spare)]) as client,
+    ):
+        spare.drop = lambda _datagram: True  # until it is connected over the first
+        async with client.connect(server.key) as peer:
+            heard = await server.accept()
+            await peer.ping()
+            spare.drop = lambda _datagram: False
+            assert peer.path.startswith("memory ")
+            hub.drop = lambda _datagram: True
+            await peer.send(b"there")
+            assert await heard.receive() == b"there"
+            await heard.send(b"back")
+            assert await peer.receive() == b"back"
+            assert peer.path.startswith("spare ")
+            assert heard.path.startswith("spare ")
+            assert (client.counters["paths-changed"], server.counters["paths-changed"]) == (1, 1)

@@ -117,11 +117,11 @@ class Paths:
 
         `path.local` is where our request went.
         """
-        target = self._rules.target_untrusted(address, channel, path)
-        if target is None:
+        targets = self._rules.targets_untrusted(address, channel, path)
+        if not targets:
             self._rules.counters["addr-refused"] += 1
-        elif target != self.current.target:
-            self.wanted = self._add(target)
+        elif targets[0] != self.current.target:
+            self.wanted = self._add(targets[0])
 
     def receive_untrusted(self, frame: PathFrame, channel: int, path: Path, now: float) -> Route | None:
         """Take a frame about paths; returns the way that it proves, if any."""
@@ -152,21 +152,28 @@ class Paths:
             self._routes = [route for route in self._routes if route not in self._withdrawn]
         if frame.address == SOURCE_SEEN:
             return
-        target = self._rules.target_untrusted(frame.address, channel, path)
-        # Attack: a peer that names ever more. Bounded; what comes later is refused.
-        if target is None or sum(route.listed for route in self._routes) >= c.MAX_NAMED_ADDRESSES:
+        targets = self._rules.targets_untrusted(frame.address, channel, path)
+        if not targets:
             self._rules.counters["addr-refused"] += 1
-            return
+        for target in targets:
+            self._list(target, now)
+
+    def _list(self, target: Target, now: float) -> None:
         for route in self._withdrawn:
             if route.target == target:
                 self._withdrawn.remove(route)
                 self._routes.append(route)
                 return
-        if self._find(target) is None:
-            route = self._add(target)
-            route.listed = True
-            route.ask(now + c.PATH_SETTLE)
-            self._plan()
+        if self._find(target) is not None:
+            return
+        # Attack: a peer that names ever more. Bounded; what comes later is refused.
+        if sum(route.listed for route in self._routes) >= c.MAX_NAMED_ADDRESSES:
+            self._rules.counters["addr-refused"] += 1
+            return
+        route = self._add(target)
+        route.listed = True
+        route.ask(now + c.PATH_SETTLE)
+        self._plan()
 
     def _find(self, target: Target) -> Route | None:
         return next((route for route in self._routes if route.target == target), None)
@@ -200,9 +207,10 @@ class Paths:
         return None
 
     def _at_source_untrusted(self, channel: int, path: Path) -> Route | None:
-        target = self._rules.target_untrusted(path.remote, channel, path) if self.by_source else None
-        if target is None or target.channel != channel:
+        targets = self._rules.targets_untrusted(path.remote, channel, path) if self.by_source else []
+        if not targets or targets[0].channel != channel:
             return None
+        target = targets[0]
         if (route := self._find(target)) is None:
             # Attack: packets relayed with ever new sources. One is kept, besides the present one.
             self._routes = [each for each in self._routes if not each.by_source or each is self.current]

@@ -41,21 +41,21 @@ class PathRules:
         self._to = BucketTable.at_most(c.CHALLENGE_RATE_ADDRESS)
         self._all = TokenBucket.at_most(c.CHALLENGE_RATE_ALL, now)
 
-    def target_untrusted(self, address: Address, channel: int, path: Path) -> Target | None:
-        """Find the channel to an address that the peer names in a packet heard on `path` of `channel`.
+    def targets_untrusted(self, address: Address, channel: int, path: Path) -> list[Target]:
+        """Find the channels to an address that the peer names in a packet heard on `path` of `channel`, that one first.
 
-        None unless the address policy lets a stranger be answered there (section 5, rules 4 and 5). For the
+        Only those whose address policy lets a stranger be answered there (section 5, rules 4 and 5). For the
         policy nobody was heard where the packet came over another channel than the one to the address.
         """
-        here = self.channels[channel]
-        for number in (channel, *self.channels):
+        found: list[Target] = []
+        for number in sorted(self.channels, key=channel.__ne__):
             info = self.channels[number]
             heard_from, arrived_at = unspecified(address), info.address
-            if number == channel and path.remote[0] == here.address[0]:
-                heard_from, arrived_at = path.remote, path.local or here.address
+            if number == channel and path.remote[0] == info.address[0]:
+                heard_from, arrived_at = path.remote, path.local or info.address
             if address[0] == info.address[0] and info.may_answer(address, heard_from, arrived_at):
-                return self.target(number, address)
-        return None
+                found.append(self.target(number, address))
+        return found
 
     def target(self, number: int, address: Address) -> Target:
         """Describe the way to an address over one of the channels."""
