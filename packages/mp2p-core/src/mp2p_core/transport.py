@@ -241,7 +241,9 @@ class Transport(Protocol):
         """Decide whether a stranger's request may be answered at `answer_to` (protocol section 5).
 
         The request came from `heard_from` and was sent to `arrived_at`. Must refuse whatever could aim
-        this node's answer at somebody who did not ask: all arguments are the stranger's.
+        this node's answer at somebody who did not ask: all arguments are the stranger's. An address that a
+        connected peer names over another channel was heard from nobody: zeros follow the kind of `heard_from`
+        (for kind 4, ::ffff:0.0.0.0), and such a peer may name a victim, too.
         """
 
     async def open(self, listen: Listen) -> Channel:

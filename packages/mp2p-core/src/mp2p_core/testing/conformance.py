@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from mp2p_core.errors import AddressError
 from mp2p_core.lifetime import open_node
 from mp2p_core.peer import Peer
+from mp2p_core.proto.addresses import unspecified
 from mp2p_core.proto.constants import DEFAULT_PORT
 from mp2p_core.transport import (
     ADDRESS_SIZE,
@@ -147,7 +148,7 @@ def _check_addresses(
 
 
 def _check_may_answer(transport: Transport, ours: Address) -> None:
-    strange = [bytes(ADDRESS_SIZE), b"\xff" * ADDRESS_SIZE, ours]
+    strange = [bytes(ADDRESS_SIZE), b"\xff" * ADDRESS_SIZE, ours, unspecified(ours)]
     strange += [bytes([kind, 0]) + os.urandom(18) for kind in (0, 1, 4, 6, 7, 0x7F, 0x80, 0xFF)]
     for answer_to in strange:
         for heard_from in strange:
