@@ -201,6 +201,27 @@ async def test_accept_ends_when_the_node_closes(hub: MemoryHub) -> None:
         await node.aclose()
 
 
+async def test_F10_peers_that_leave_before_they_are_accepted_are_kept_up_to_a_limit(hub: MemoryHub) -> None:
+    async with open_node(allow="any", transports=[hub.transport()]) as server:
+
+        async def visit(number: int) -> None:
+            async with (
+                open_node(transports=[hub.transport()]) as client,
+                client.connect(server.contact) as peer,
+            ):
+                await peer.send(bytes([number]))
+
+        for number in range(80):
+            await visit(number)
+        for number in range(80 - 64, 80):
+            left = await server.accept()
+            assert left.closed is not None
+            assert await left.receive() == bytes([number])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(visit, 80)
+            assert await (await server.accept()).receive() == bytes([80])
+
+
 async def test_what_the_application_raises_leaves_the_block_as_it_is(hub: MemoryHub) -> None:
     with pytest.raises(KeyError):
         async with open_node(transports=[hub.transport()]):

@@ -130,6 +130,17 @@ async def test_anyios_own_tools_take_a_stream() -> None:
         await expect(anyio.EndOfStream, near.receive)
 
 
+async def test_code_for_any_anyio_stream_knows_its_errors() -> None:
+    async with streams() as (near, far):
+        await near.reset(1)
+        await expect(anyio.BrokenResourceError, far.receive)
+        await near.stop(1)
+        await expect(anyio.BrokenResourceError, lambda: far.send(bytes(3 << 20)))
+    async with streams() as (near, far):
+        pass
+    await expect(anyio.BrokenResourceError, far.receive)
+
+
 # --- how a direction ends, and what each later call says -----------------------------------------------
 
 

@@ -21,10 +21,13 @@
         └── BadPacket              bytes from a stranger; never leaves the protocol core
 
 Local misuse and remote misbehaviour never share a class. Each message says what to do next.
-Waiting too long inside the caller's own cancel scope is anyio's `TimeoutError`, not one of these.
+Waiting too long inside the caller's own cancel scope is anyio's `TimeoutError`, not one of these. What ends a
+stream is an `anyio.BrokenResourceError`, too, for code that is written for any anyio stream.
 """
 
 from __future__ import annotations
+
+from anyio import BrokenResourceError
 
 __all__ = [
     "AddressError",
@@ -155,7 +158,7 @@ class AuthRejected(RemoteError):
         self.reason = reason
 
 
-class Closed(RemoteError):
+class Closed(RemoteError, BrokenResourceError):
     """The session has ended.
 
     `code` is a number of protocol section 6; `reason` is the text given by the side that closed.
@@ -175,7 +178,7 @@ class BadPacket(RemoteError):
     """
 
 
-class StreamClosed(RemoteError):
+class StreamClosed(RemoteError, BrokenResourceError):
     """The peer reads no more of this stream; `code` is its application's reason."""
 
     def __init__(self, stream: int, code: int) -> None:
@@ -184,7 +187,7 @@ class StreamClosed(RemoteError):
         self.code = code
 
 
-class StreamReset(RemoteError):
+class StreamReset(RemoteError, BrokenResourceError):
     """The peer gave up its direction of this stream; `code` is its application's reason."""
 
     def __init__(self, stream: int, code: int) -> None:

@@ -50,6 +50,8 @@ __all__ = ["ChannelStatus", "Node"]
 
 _log = logging.getLogger("mp2p")
 
+_GONE_UNSEEN: Final = 64
+"""Peers kept for `accept` although they have left, with what they brought; the oldest goes."""
 _CLOSING: Final = "the node is closing"
 
 
@@ -259,6 +261,8 @@ class Node:
                     peer.renew(event.new)
             elif isinstance(event, Accepted):
                 self._accepted.append(self._peer(event.connection))
+                if len(self._accepted) > _GONE_UNSEEN:
+                    self._forget_one()
                 self._knock.ring()
             elif isinstance(event, PeerSilent):
                 self.driver.silent()
@@ -278,6 +282,13 @@ class Node:
                 # Whoever asked has been cancelled in the meantime.
                 self._endpoint.close(event.connection, 0, "", now)
         return connected
+
+    def _forget_one(self) -> None:
+        # Attack: connecting and leaving again and again, while the application accepts nobody. Those who stay are
+        # bounded by MAX_SESSIONS.
+        gone = next((peer for peer in self._accepted if peer.closed is not None), None)
+        if gone is not None:
+            self._accepted.remove(gone)
 
     def _peer(self, connection: Connection) -> Peer:
         peer = self._peers.get(connection)
