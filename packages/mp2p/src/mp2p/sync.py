@@ -49,9 +49,8 @@ class _Runner:
         future = self.portal.start_task_soon(limited)
         try:
             return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # does nothing once it is done
 
     def items(self, source: AsyncIterator[T], timeout: float | None) -> Iterator[T]:
         """Iterate over what comes in there; leaving the loop gives it up."""
