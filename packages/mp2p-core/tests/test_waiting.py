@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mp2p_core.waiting import Signal, signal_maker
+from mp2p_core.waiting import Signal, signal_maker, wait_up_to
 
 pytestmark = pytest.mark.anyio
 
@@ -97,3 +97,19 @@ def test_trio_as_a_guest_of_asyncio_gets_the_signal_of_trio() -> None:
         [sys.executable, "-c", GUEST], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("seconds", [60.0, float("inf")])
+async def test_a_wait_with_a_limit_ends_when_the_signal_is_set(seconds: float) -> None:
+    signal = signal_maker()()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_up_to, signal, seconds)
+            await anyio.wait_all_tasks_blocked()
+            signal.set()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.0001, 0.002])
+async def test_a_wait_with_a_limit_ends_there(seconds: float) -> None:
+    with anyio.fail_after(10):
+        await wait_up_to(signal_maker()(), seconds)

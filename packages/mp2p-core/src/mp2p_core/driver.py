@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
+from mp2p_core.waiting import signal_maker, wait_up_to
+
 if TYPE_CHECKING:
     from mp2p_core.opening import OpenChannel
     from mp2p_core.proto.endpoint import Endpoint
@@ -34,7 +36,8 @@ class Driver:
         self._channels = channels
         self._clock = clock
         self._tell = tell
-        self._wake = anyio.Event()
+        self._make_signal = signal_maker()
+        self._wake = self._make_signal()
         self._sleeping_until = float("inf")
 
     async def receive_forever(self, number: int) -> None:
@@ -78,9 +81,8 @@ class Driver:
             self.flush(now)
             when = self._endpoint.timeout()
             self._sleeping_until = float("inf") if when is None else when
-            self._wake = anyio.Event()
-            with anyio.move_on_after(self._sleeping_until - self._clock()):
-                await self._wake.wait()
+            self._wake = self._make_signal()
+            await wait_up_to(self._wake, self._sleeping_until - self._clock())
 
     def flush(self, now: float) -> None:
         """Pass on what the endpoint has to tell, and send what it has to send."""

@@ -6,6 +6,7 @@ anyio's layer and asyncio's, and takes as long again as the turn of the event lo
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,7 +17,7 @@ import anyio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Bell", "Signal", "signal_maker"]
+__all__ = ["Bell", "Signal", "signal_maker", "wait_up_to"]
 
 
 class Signal(Protocol):
@@ -67,6 +68,29 @@ class _FutureSignal:
 
     def wait(self) -> Awaitable[None]:
         return self._future
+
+    async def wait_up_to(self, seconds: float) -> None:
+        timer = self._future.get_loop().call_later(seconds, self.set)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+
+
+async def wait_up_to(signal: Signal, seconds: float) -> None:
+    """Wait until a signal is set, or for so long, rounded up to milliseconds.
+
+    The timers of uvloop count those, and round: a shorter wait would end early, and be begun again and again.
+    """
+    if seconds == math.inf:
+        await signal.wait()
+        return
+    seconds = math.ceil(seconds * 1000) / 1000
+    if isinstance(signal, _FutureSignal):
+        await signal.wait_up_to(seconds)
+        return
+    with anyio.move_on_after(seconds):
+        await signal.wait()
 
 
 def signal_maker() -> Callable[[], Signal]:
