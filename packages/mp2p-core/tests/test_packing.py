@@ -140,6 +140,29 @@ def test_the_initial_window_is_ten_datagrams_and_the_rest_waits_for_an_ack() -> 
     assert len(a.send(1.1)) == 4, "two made room and slow start two more"
 
 
+def test_the_last_packet_that_the_window_lets_out_asks_for_an_ack() -> None:
+    """Or the sender would wait for the peer's patience: it acknowledges every eighth packet, or within 25 ms."""
+    a, b = side(), side(initiator=False)
+    write(a, bytes(200_000))
+    now = 1.0
+    for _ in range(4):
+        numbers = a.send(now)
+        while (when := a.packer.timeout()) is not None and when < now + RTT * 0.99:
+            numbers += a.be_on_time(when)
+        asking = [n for n in numbers if Ping() in parse_frames_untrusted(a.sent[n].data)]
+        assert asking == numbers[-1:]
+        for number in numbers:
+            b.receive(number, a.sent[number], now)
+        now += RTT
+        (answer,) = b.send(now)
+        a.receive(answer, b.sent[answer], now)
+    while a.packer.waiting(now):
+        now += RTT
+        numbers = a.send(now)
+        ack(a, *numbers, now=now)
+    assert Ping() not in parse_frames_untrusted(a.sent[numbers[-1]].data), "nothing waits for it"
+
+
 def test_in_flight_returns_to_zero() -> None:
     a = side()
     write(a, bytes(5000))
@@ -158,6 +181,7 @@ def test_bare_acks_are_not_in_flight_and_go_out_past_the_window() -> None:
     write(b, bytes(100_000))
     b.send(1.0)
     write(a, bytes(5000))
+    a.packer.ping()
     for number in a.send(1.0):
         b.receive(number, a.sent[number], 1.0)
     before = in_flight(b)
@@ -275,9 +299,14 @@ def test_a_probe_repeats_the_oldest_data_past_the_window() -> None:
     probes = a.be_on_time(when)
     assert len(probes) == 2
     assert stream_bytes(a, probes) > 2200
-    frames = [parse_frames_untrusted(a.sent[n].data) for n in (*first[:2], *probes)]
-    assert frames[0] == frames[2]
-    assert frames[1] == frames[3]
+    for number, probe in zip(first[:2], probes, strict=True):
+        (before,) = parse_frames_untrusted(a.sent[number].data)
+        ping, again = parse_frames_untrusted(a.sent[probe].data)
+        assert isinstance(ping, Ping), "an ACK, and at once"
+        assert isinstance(before, StreamData)
+        assert isinstance(again, StreamData)
+        assert again.offset == before.offset
+        assert again.data == before.data[:-1], "the PING took its place"
     assert in_flight(a) == 14_400
     assert a.send(when) == [], "two and no more"
 
@@ -525,7 +554,7 @@ def test_losing_large_packets_makes_them_small_and_loses_nothing() -> None:
     assert got == data
     late = len(a.sent) // 2
     share = sum(n >= late for n in arrivals) / late
-    assert share > 0.9, "hardly any large one is tried any more"
+    assert share > 0.8, "hardly any large one is tried any more"
 
 
 # --- the path's MTU ----------------------------------------------------------------------------------

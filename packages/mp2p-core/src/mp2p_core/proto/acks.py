@@ -10,7 +10,11 @@ __all__ = ["AckSender"]
 
 
 class AckSender:
-    """Decides when to acknowledge: every second eliciting packet, at once on a gap or a PING, else in 25 ms."""
+    """Decides when to acknowledge: every eighth eliciting packet, at once on a gap or a PING, else in 25 ms.
+
+    An ACK costs both sides about what a packet of data does. A sender that needs one earlier, because its window
+    is full, asks by PING.
+    """
 
     __slots__ = ("_largest_at", "_pending", "_ranges", "deadline", "wanted")
 
@@ -33,7 +37,7 @@ class AckSender:
             return
         self.wanted = True
         self._pending += 1
-        if at_once or self._pending >= 2 or number != highest_before + 1:
+        if at_once or self._pending >= c.ACK_EVERY or number != highest_before + 1:
             self.deadline = now
         elif self.deadline is None:
             self.deadline = now + c.MAX_ACK_DELAY

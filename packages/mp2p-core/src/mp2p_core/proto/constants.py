@@ -67,6 +67,7 @@ REKEY_FAILURES: Final = 2**32  # [6] packets that did not open
 EPOCH_OVERLAP: Final = 10.0  # [6] an old receive key lives this long
 EPOCH_LIFE: Final = 600.0  # [6] nothing is sent under older keys
 MAX_ACK_DELAY: Final = 0.025  # [6]
+ACK_EVERY: Final = 8  # [6] eliciting packets; a sender that cannot wait for so many asks by PING
 ACK_DELAY_UNIT: Final = 64e-6  # [6] unit of the delay in an ACK frame
 REPLAY_WINDOW: Final = 2048  # [6] packets
 INITIAL_RTT: Final = 0.333  # [6]

@@ -20,11 +20,12 @@ _SHORTEST_RTT: Final = 1e-6
 class Pacer:
     """Spreads a window over a round trip, in bursts of four milliseconds or ten datagrams."""
 
-    __slots__ = ("_at", "_burst", "_datagram", "_level", "_rate")
+    __slots__ = ("_at", "_datagram", "_level", "_rate", "burst")
 
     def __init__(self, datagram: int, window: float, rtt: float, now: float) -> None:
         self._datagram = datagram
-        self._burst = self._level = float(_BURST * datagram)
+        self.burst = self._level = float(_BURST * datagram)
+        """Bytes that leave at once after a pause, and the most that one packet should overdraw."""
         self._rate = 0.0
         self._at = now
         self.update(window, rtt, now)
@@ -37,17 +38,17 @@ class Pacer:
         """Take the rate, from now on, in bytes a second."""
         self.budget(now)
         self._rate = rate
-        self._burst = max(_BURST * self._datagram, self._rate * _BURST_TIME)
+        self.burst = max(_BURST * self._datagram, self._rate * _BURST_TIME)
 
     def resize(self, datagram: int) -> None:
         """Take another size of datagrams."""
         self._datagram = datagram
-        self._burst = max(_BURST * datagram, self._rate * _BURST_TIME)
+        self.burst = max(_BURST * datagram, self._rate * _BURST_TIME)
 
     def budget(self, now: float) -> float:
         """Return how many bytes may leave now; not above zero while an overdraft is paid back."""
         if now > self._at:
-            self._level = min(self._burst, self._level + (now - self._at) * self._rate)
+            self._level = min(self.burst, self._level + (now - self._at) * self._rate)
             self._at = now
         return self._level
 

@@ -233,9 +233,11 @@ class Packer:
             ack = self.acks.frame(now)
             buffers.append(ack)
             room -= len(ack)
-        eliciting = self._pings_due > 0
+        count = self._span(now) if may_send else 1
+        # The last packet that the window lets out asks for an ACK, which is all that can come next.
+        eliciting = self._pings_due > 0 or (may_send and self._window() < (count + 1) * self.datagram)
         if eliciting:
-            self._pings_due -= 1
+            self._pings_due = max(self._pings_due - 1, 0)
             buffers.append(PING_FRAME)
             room -= 1
         if announced := self._to_announce:
@@ -245,7 +247,7 @@ class Packer:
         sent: Sequence[Sent] = ()
         if may_send:
             before = len(buffers)
-            sent = self._fill(room, buffers, now)
+            sent = self._fill(room, buffers, count)
             eliciting = eliciting or len(buffers) > before
         if not buffers:
             return None
@@ -259,7 +261,7 @@ class Packer:
         self.next_number += 1
         return Plaintext(plaintext, datagrams)
 
-    def _fill(self, room: int, buffers: list[bytes | memoryview], now: float) -> Sequence[Sent]:
+    def _fill(self, room: int, buffers: list[bytes | memoryview], count: int) -> Sequence[Sent]:
         """Append messages and frames of streams, which take turns at packets where both wait."""
         messages, streams = self._messages, self.streams
         turn = self._messages_turn or not streams.wants_to_send()
@@ -272,7 +274,6 @@ class Packer:
             buffers.append(message)
         if (turn and messages) or not streams.wants_to_send():
             return ()
-        count = self._span(now)
         if count > 1:
             room = part_room(self.datagram, count) - used
         return streams.fill(room, buffers)
@@ -336,10 +337,11 @@ class Packer:
         return min(self._window(), self._pacer.budget(now))
 
     def _span(self, now: float) -> int:
-        """Datagrams that the next packet may span."""
+        """Datagrams that the next packet may span: no small packet because the pacer has little left."""
         if not self._large or self._probes:
             return 1
-        return max(1, min(self._sizer.limit(self.datagram), int(self._room(now) // self.datagram)))
+        room = min(self._window(), max(self._pacer.budget(now), self._pacer.burst))
+        return max(1, min(self._sizer.limit(self.datagram), int(room // self.datagram)))
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -373,9 +375,10 @@ class Packer:
 
         Of a large packet no more than a datagram's worth: the rest may well be on its way.
         """
+        room = self.datagram - c.DATA_MIN_SIZE - len(PING_FRAME)
         for packet in self._recovery.oldest(_PROBES):
             if not packet.path_probe:
-                self.streams.lost(_beginning(packet.content.streams, self.datagram - c.DATA_MIN_SIZE))
+                self.streams.lost(_beginning(packet.content.streams, room))
         if self._waiting():
             self._probes = _PROBES
         else:
