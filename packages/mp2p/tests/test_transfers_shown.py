@@ -119,10 +119,14 @@ def test_L5_in_a_pipe_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
     assert output.take() == "progress  x  500 bytes checked, of an earlier attempt\n"
     show(replace(DONE, name=evil))
     assert output.take().splitlines() == [
-        "received  \\x1b[2J\\x0a  2.0 KiB in 1.0 s, 1000 bytes/s",
+        "received  \\x1b[2J\\x0a  2.0 KiB, the last 1000 bytes in 1.0 s, 1000 bytes/s",
         f"  from    {PEER}",
         f"  sha256  {'00' * 32}",
     ]
+    show(replace(DONE, offset=0, size=0, written=0))
+    assert output.take().startswith("received  x (1)  0 bytes in 1.0 s, 0 bytes/s\n")
+    show(replace(DONE, offset=2000))
+    assert output.take().startswith("received  x (1)  2.0 KiB, all of it there already\n")
 
 
 def test_L5_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,11 @@ class Transfers:
 
     def _done(self, event: TransferEvent) -> None:
         seconds = round(event.seconds, 3)
+        moved = f" in {seconds:.1f} s, {size_text(event.rate)}/s"
+        if event.offset:
+            moved = f", the last {size_text(event.size - event.offset)}{moved}"
+        if event.offset == event.size > 0:
+            moved = ", all of it there already"
         self._printer.emit(
             {
                 "event": "done",
@@ -174,7 +179,7 @@ class Transfers:
             },
             [
                 ("sent" if self._sending else "received", "green"),
-                f"  {event.name}  {size_text(event.size)} in {seconds:.1f} s, {size_text(event.rate)}/s",
+                f"  {event.name}  {size_text(event.size)}{moved}",
             ],
             *self._whom(event),
             [f"  sha256  {event.digest.hex()}"],
