@@ -119,8 +119,9 @@ class TestPart:
         part_of(tmp_path).close()
 
     @posix
+    @pytest.mark.parametrize("another", [False, True], ids=["gone", "begun anew"])
     def test_a_part_that_is_finished_at_the_moment_it_is_opened_is_not_taken_for_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
     ) -> None:
         """Else the next transfer would write into the file that has its name already."""
         first = part_of(tmp_path)
@@ -131,6 +132,8 @@ class TestPart:
             opened = real(path, *arguments)
             monkeypatch.setattr(os, "open", real)
             first.finish("x", time_ns=None, overwrite=False)
+            if another:
+                first.path.touch()
             return opened
 
         monkeypatch.setattr(os, "open", open_late)
@@ -257,6 +260,16 @@ class TestNamesThatAreTaken:
         assert [self.receive(folder, "a.txt") for _ in range(3)] == ["a (1).txt", "a (2).txt", "a (3).txt"]
         assert (folder / "a.txt").read_bytes() == b"old"
         assert (folder / "a (1).txt").read_bytes() == b"new"
+
+    @posix
+    def test_also_by_another_program_at_the_last_moment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With hard links, nobody looks first: taking the name and seeing that it is free is one step."""
+        (tmp_path / "a.txt").write_bytes(b"old")
+        monkeypatch.setattr(os.path, "lexists", lambda _: False)
+        assert self.receive(tmp_path, "a.txt") == "a (1).txt"
+        assert (tmp_path / "a.txt").read_bytes() == b"old"
 
     @posix
     def test_also_by_what_is_no_file(self, folder: Path) -> None:
