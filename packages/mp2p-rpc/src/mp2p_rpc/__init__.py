@@ -20,8 +20,9 @@ Layers, lowest first; a module imports only from those before it:
     directory
     untyped
     incoming
-    server
+    server, logs
     node
+    telemetry                    needs OpenTelemetry; imported by nobody here
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from mp2p_rpc.errors import (
 )
 from mp2p_rpc.interface import Function, Interface, Service, function, interface, method
 from mp2p_rpc.limits import Limits
+from mp2p_rpc.logs import log_calls
 from mp2p_rpc.method import Shape
 from mp2p_rpc.node import Node, Peer, open_node
 
@@ -85,6 +87,7 @@ __all__ = [
     "current_call",
     "function",
     "interface",
+    "log_calls",
     "method",
     "open_node",
 ]
