@@ -56,3 +56,22 @@ def test_what_nobody_confirms_is_forgotten_after_ten_seconds() -> None:
     epochs.handle_timeout(60.0)
     assert epochs.ids == [b"%8d" % 0]
     assert epochs.retired == [b"%8d" % 1]
+
+
+def test_traffic_is_counted_under_all_keys_together() -> None:
+    epochs = Epochs(epoch(0, 0.0), 300.0)
+    offered, asked = epoch(1, 50.0), epoch(2, 100.0, ours=True)
+    epochs.current.seal(0, b"first", 1, 1200)
+    epochs.offer(offered)
+    assert epochs.rekeys == 0
+    epochs.opened(offered, 50.1)
+    offered.seal(1, b"second", 1, 1200)
+    epochs.install(asked, 100.1)
+    sealed = asked.seal(2, b"third", 1, 1200).data
+    assert epochs.traffic.packets_sent == 3
+    assert epochs.traffic.bytes_sent == 3 * c.DATA_MIN_SIZE + len(b"firstsecondthird")
+    assert asked.open_untrusted(2, sealed[c.DATA_HEADER_SIZE :], sealed[: c.DATA_HEADER_SIZE]) == b"third"
+    assert asked.open_untrusted(3, sealed[c.DATA_HEADER_SIZE :], sealed[: c.DATA_HEADER_SIZE]) is None
+    assert epochs.traffic.packets_received == 1
+    assert epochs.traffic.bytes_received == len(sealed)
+    assert epochs.rekeys == 2

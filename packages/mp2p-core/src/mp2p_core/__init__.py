@@ -11,8 +11,8 @@ Layers, lowest first; a module imports only from those before it:
     proto                        the protocol, sans-IO
     private_files, contact
     keyfile, access, plugins
-    opening, stream
-    messages
+    opening, status, stream
+    messages, metrics
     peer
     dialing, driver
     node, classic
@@ -45,9 +45,11 @@ from mp2p_core.errors import (
     UsageError,
 )
 from mp2p_core.lifetime import open_node
-from mp2p_core.node import ChannelStatus, Node
+from mp2p_core.metrics import Metric, render_metrics
+from mp2p_core.node import Node
 from mp2p_core.peer import Peer
 from mp2p_core.proto.identity import Identity, PublicKey
+from mp2p_core.status import ChannelStatus, PeerStatus
 from mp2p_core.stream import Stream
 from mp2p_core.transport import Reach
 
@@ -65,10 +67,12 @@ __all__ = [
     "KeyFileError",
     "LocalNetworkError",
     "MessageTooLarge",
+    "Metric",
     "Mp2pError",
     "NoMulticast",
     "Node",
     "Peer",
+    "PeerStatus",
     "PeerUnreachable",
     "PortTaken",
     "PublicKey",
@@ -80,4 +84,5 @@ __all__ = [
     "TransportError",
     "UsageError",
     "open_node",
+    "render_metrics",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,7 @@ from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
 from mp2p_core.driver import Driver
 from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable
 from mp2p_core.keyfile import TimestampStore
+from mp2p_core.metrics import Metric, collect_metrics
 from mp2p_core.opening import Opened
 from mp2p_core.peer import Peer, PeerLinks
 from mp2p_core.proto.connection import Connection
@@ -38,7 +38,8 @@ from mp2p_core.proto.events import (
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.transport import InterfaceStatus, Reach
+from mp2p_core.status import ChannelStatus
+from mp2p_core.transport import Reach
 from mp2p_core.waiting import Bell, signal_maker
 
 if TYPE_CHECKING:
@@ -46,22 +47,13 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ["ChannelStatus", "Node"]
+__all__ = ["Node"]
 
 _log = logging.getLogger("mp2p")
 
 _GONE_UNSEEN: Final = 64
 """Peers kept for `accept` although they have left, with what they brought; the oldest goes."""
 _CLOSING: Final = "the node is closing"
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatus:
-    """One open channel: its transport's name, its address as contacts write it, and its interfaces."""
-
-    transport: str
-    address: str
-    interfaces: tuple[InterfaceStatus, ...]
 
 
 class _Dialing:
@@ -153,6 +145,11 @@ class Node:
     def counters(self) -> Mapping[str, int]:
         """Datagrams by what became of them (`data-unknown`, `init-mac1`, ...) since the node opened."""
         return MappingProxyType(dict(self._endpoint.counters))
+
+    def metrics(self) -> Iterable[Metric]:
+        """Say all that is counted here, in one form: datagrams, tables, interfaces, peers. See `render_metrics`."""
+        peers = [peer.status() for peer in self.peers()]
+        return collect_metrics(self.counters, self._endpoint.sizes(), self.status(), peers)
 
     def peers(self) -> tuple[Peer, ...]:
         """Return the peers that are connected now."""
@@ -299,6 +296,7 @@ class Node:
                 close=self._close_one,
                 describe=self._describe,
                 make_signal=self._make_signal,
+                clock=self._clock,
             )
         return peer
 

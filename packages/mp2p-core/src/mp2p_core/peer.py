@@ -19,6 +19,7 @@ from mp2p_core.proto.constants import (
     UNSENT_FLOOR,
 )
 from mp2p_core.proto.stream_table import StreamEventKind
+from mp2p_core.status import PeerStatus, peer_status
 from mp2p_core.stream import Stream
 from mp2p_core.waiting import Bell, Signal
 
@@ -51,6 +52,7 @@ class PeerLinks(TypedDict):
     close: Callable[[Connection, int, str], None]
     describe: Callable[[Connection], str]
     make_signal: Callable[[], Signal]
+    clock: Callable[[], float]
 
 
 class _Ping:
@@ -88,6 +90,7 @@ class Peer:
         self._flush = links["flush"]
         self._close = links["close"]
         self._describe = links["describe"]
+        self._clock = links["clock"]
         make_signal = self._make_signal = links["make_signal"]
         self._inbox: deque[bytes] = deque()
         self._waiting: Signal | None = None
@@ -126,6 +129,10 @@ class Peer:
     def path(self) -> str:
         """Where datagrams to this peer go now, such as "v4 224.0.230.7:1024"."""
         return self._describe(self._connection)
+
+    def status(self) -> PeerStatus:
+        """Say how the connection does: path, round-trip time, traffic, losses. The last numbers stay when it ends."""
+        return peer_status(self._connection, self.path, self.dropped, self._clock())
 
     @property
     def max_datagram_size(self) -> int:

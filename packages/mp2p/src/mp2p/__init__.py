@@ -37,8 +37,10 @@ from mp2p_core import (
     KeyFileError,
     LocalNetworkError,
     MessageTooLarge,
+    Metric,
     Mp2pError,
     NoMulticast,
+    PeerStatus,
     PeerUnreachable,
     PortTaken,
     PublicKey,
@@ -49,6 +51,7 @@ from mp2p_core import (
     StreamReset,
     TransportError,
     UsageError,
+    render_metrics,
 )
 from mp2p_core.access import Allow
 from mp2p_core.transport import Transport
@@ -120,12 +123,14 @@ __all__ = [
     "LocalNetworkError",
     "MessageTooLarge",
     "MethodDescription",
+    "Metric",
     "Mp2pError",
     "NoMulticast",
     "Node",
     "NotAllowed",
     "OutcomeUnknown",
     "Peer",
+    "PeerStatus",
     "PeerUnreachable",
     "Policy",
     "PortTaken",
@@ -158,6 +163,7 @@ __all__ = [
     "method",
     "open_node",
     "receive_files",
+    "render_metrics",
     "send_file",
 ]
 

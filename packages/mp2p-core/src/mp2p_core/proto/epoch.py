@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.noise_suite import Aead
     from mp2p_core.transport import Path
 
-__all__ = ["Epoch", "Packet", "SessionKeys"]
+__all__ = ["Epoch", "Packet", "SessionKeys", "Traffic"]
 
 
 class Packet(NamedTuple):
@@ -24,6 +24,16 @@ class Packet(NamedTuple):
 
     data: bytes
     datagram: int
+
+
+class Traffic:
+    """What a session has sealed and opened, under all of its epochs. Bytes are those of sealed packets."""
+
+    __slots__ = ("bytes_received", "bytes_sent", "packets_received", "packets_sent")
+
+    def __init__(self) -> None:
+        self.packets_sent = self.bytes_sent = 0
+        self.packets_received = self.bytes_received = 0
 
 
 class SessionKeys:
@@ -43,7 +53,7 @@ class Epoch:
 
     __slots__ = (
         "_keys", "began", "channel", "expires", "failed", "first_number", "local_id", "ours", "path", "preferred",
-        "remote_id", "timestamp",
+        "remote_id", "timestamp", "traffic",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +85,7 @@ class Epoch:
         """That of its INIT."""
         self.failed = 0
         """Packets that named this epoch and did not open."""
+        self.traffic = Traffic()
         self.expires = math.inf
         """When its receive key goes, once another epoch has taken over."""
 
@@ -86,20 +97,28 @@ class Epoch:
     def open_untrusted(self, number: int, sealed: bytes, associated: bytes) -> bytes | None:
         """Open a packet; None when it does not verify."""
         try:
-            return self._keys.receive.decrypt(nonce_little_endian(number), sealed, associated)
+            plaintext = self._keys.receive.decrypt(nonce_little_endian(number), sealed, associated)
         except InvalidTag:
             self.failed += 1
             return None
+        traffic = self.traffic
+        traffic.packets_received += 1
+        traffic.bytes_received += len(sealed) + len(associated)
+        return plaintext
 
     def seal(self, number: int, plaintext: bytes, datagrams: int, datagram: int) -> Packet:
         """Seal a packet that spans so many datagrams of at most `datagram` bytes."""
         nonce = nonce_little_endian(number)
+        traffic = self.traffic
+        traffic.packets_sent += 1
         if datagrams == 1:
             header = data_header(self.remote_id, number)
             sealed = header + self._keys.send.encrypt(nonce, plaintext, header)
+            traffic.bytes_sent += len(sealed)
             return Packet(sealed, len(sealed))
         header = part_header(self.remote_id, number, datagrams)
         sealed = self._keys.send.encrypt(nonce, plaintext, header)
+        traffic.bytes_sent += len(sealed) + len(header)
         return Packet(cut(sealed, self.remote_id, number, datagram), datagram)
 
     def worn_out(self, next_number: int) -> bool:

@@ -16,7 +16,9 @@ __all__ = ["Epochs"]
 class Epochs:
     """The last keys, the present ones, and those that the peer has asked for and not confirmed: of these, a few."""
 
-    __slots__ = ("_by_id", "_first", "_rekey_after", "current", "promoted", "rekey_at", "retired")
+    __slots__ = (
+        "_by_id", "_first", "_rekey_after", "current", "promoted", "rekey_at", "rekeys", "retired", "traffic",
+    )  # fmt: skip
 
     def __init__(self, first: Epoch, rekey_after: float) -> None:
         self._first = first
@@ -30,6 +32,9 @@ class Epochs:
         """One of the peer's that it has just confirmed, for the endpoint to note."""
         self.retired: list[bytes] = []
         """Ids that are gone, for the endpoint to forget."""
+        self.traffic = first.traffic
+        self.rekeys = 0
+        """How often other keys took over."""
 
     def __getitem__(self, local_id: bytes) -> Epoch:
         return self._by_id[local_id]
@@ -53,6 +58,10 @@ class Epochs:
         # Attack: a peer that asks and asks. Bounded; the oldest go.
         if len(offered) >= c.OFFERED_EPOCHS:
             self._retire(offered[0])
+        self._add(epoch)
+
+    def _add(self, epoch: Epoch) -> None:
+        epoch.traffic = self.traffic
         self._by_id[epoch.local_id] = epoch
 
     def _is_offered(self, epoch: Epoch) -> bool:
@@ -60,7 +69,7 @@ class Epochs:
 
     def install(self, epoch: Epoch, now: float) -> bool:
         """Take over keys that this side asked for and the peer has answered for; True when they seal from now on."""
-        self._by_id[epoch.local_id] = epoch
+        self._add(epoch)
         return self._take_over(epoch, now)
 
     def opened(self, epoch: Epoch, now: float) -> bool:
@@ -81,6 +90,7 @@ class Epochs:
             return False
         current.expires = now + c.EPOCH_OVERLAP
         self.current = epoch
+        self.rekeys += 1
         self.rekey_at = now + self._rekey_after
         return True
 
