@@ -35,8 +35,10 @@ from mp2p.transfer import (
 from mp2p.transfer import receiver as receiver_module
 from mp2p.transfer.files import CHUNK, PartFile, SourceFile
 from mp2p.transfer.incoming import Incoming
+from mp2p.transfer.sink import Sink
 from mp2p_core import Closed, Identity, Node, Peer, PeerUnreachable, Stream, open_node
 from mp2p_core.errors import RemoteError
+from mp2p_core.proto.constants import CLOSE_NOT_ALLOWED
 from mp2p_core.testing.memory import MemoryHub
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +286,16 @@ async def test_a_file_that_is_there_is_confirmed_only_for_its_own_hash(tmp_path:
         await hand.go(1000)
         await hand.stream.send(bytes(32))
         assert isinstance(await net.until_failed(), TransferBroken)
+
+
+async def test_only_so_many_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: new files without end. A sender that has not heard of an older one sends it once more."""
+    monkeypatch.setattr(receiver_module, "_REMEMBERED", 2)
+    for name in "abc":
+        make(tmp_path / name, 10)
+    async with network(tmp_path / "in") as net, net.connect() as peer:
+        assert [(await send_file(peer, tmp_path / name)).moved for name in "abcba"] == [10, 10, 10, 0, 10]
+        assert sorted(net.files()) == ["a", "a (1)", "b", "c"]
 
 
 def test_a_file_that_went_away_before_it_was_remembered_is_not_there(tmp_path: Path) -> None:
@@ -955,7 +967,9 @@ async def test_a_sender_that_says_less_than_it_promised_leaves_no_empty_files(tm
 # --- deliver_files ---------------------------------------------------------------------------------------
 
 
-def breaking(net: Net, times: int, when: Callable[[TransferEvent], bool]) -> Callable[[TransferEvent], None]:
+def breaking(
+    net: Net, times: int, when: Callable[[TransferEvent], bool], code: int = 0
+) -> Callable[[TransferEvent], None]:
     """Return an observer for a sender that has the receiver close the connection at some moments."""
     left = times
 
@@ -964,7 +978,7 @@ def breaking(net: Net, times: int, when: Callable[[TransferEvent], bool]) -> Cal
         if left and when(event):
             left -= 1
             for peer in net.server.peers():
-                net.server._close_one(peer._connection, 0, "cut")
+                peer.close_now(code, "cut")
 
     return observe
 
@@ -1028,6 +1042,17 @@ async def test_what_fails_at_first_is_not_tried_again(tmp_path: Path) -> None:
     assert breaks == []
 
 
+async def test_a_peer_that_lets_us_in_no_more_is_not_asked_again(tmp_path: Path) -> None:
+    make(tmp_path / "x")
+    breaks: list[Any] = []
+    async with network(tmp_path / "in") as net:
+        observer = breaking(net, 1, lambda event: event.state is TransferState.STARTED, CLOSE_NOT_ALLOWED)
+        with pytest.raises(Closed) as raised:
+            await deliver_files(net.connect, [tmp_path / "x"], observer=observer, interrupted=breaks.append)
+    assert raised.value.code == CLOSE_NOT_ALLOWED
+    assert breaks == []
+
+
 async def test_a_connection_that_stays_broken_is_given_up(tmp_path: Path) -> None:
     make(tmp_path / "x")
     breaks: list[Any] = []
@@ -1064,6 +1089,36 @@ async def test_a_peer_that_agrees_and_never_takes_a_byte_is_given_up(
                 net.connect, [tmp_path / "x"], patience=1000, observer=start_over, interrupted=breaks.append
             )
     assert len(breaks) == 10
+
+
+async def test_what_waits_for_a_slow_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    real = os.writev
+
+    def slow(descriptor: int, pieces: list[bytes]) -> int:
+        assert gate.wait(10)
+        return real(descriptor, pieces)
+
+    monkeypatch.setattr(os, "writev", slow)
+    part = PartFile.open(tmp_path, "x", bytes(32), bytes(16))
+    sink = Sink(part)
+    taken = 0
+
+    async def put() -> None:
+        nonlocal taken
+        for _ in range(20):
+            await sink.put(bytes(CHUNK))
+            taken += 1
+        await sink.close()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(sink.run, group.cancel_scope)
+        group.start_soon(put)
+        await anyio.wait_all_tasks_blocked()
+        assert 1 <= taken <= 8  # four wait, and as many are being written
+        gate.set()
+    assert (taken, part.size) == (20, 20 * CHUNK)
+    part.discard()
 
 
 async def test_sending_does_not_hold_up_the_event_loop_while_a_disk_is_slow(

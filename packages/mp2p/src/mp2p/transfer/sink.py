@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Sink"]
 
 _HELD: Final = 4 * CHUNK
-"""Bytes that wait for the disk; then the network waits."""
+"""Bytes that wait for the disk, beside at most as many that are being written; then the network waits."""
 _LINGER: Final = 0.05
 """Seconds that a few bytes wait for more, so that a slow network is not written byte by byte."""
 
