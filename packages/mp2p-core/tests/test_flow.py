@@ -105,11 +105,33 @@ def test_the_window_follows_the_bandwidth_delay_product() -> None:
 
 def test_reading_moves_the_limit_of_the_connection() -> None:
     budget = ReceiveBudget()
-    budget.credit.take_untrusted(c.CONNECTION_WINDOW, 0.0)
+    budget.credit.take_untrusted(c.CONNECTION_WINDOW // 2, 0.0)
     budget.consume(c.CONNECTION_WINDOW // 2 - 1)
     assert not budget.update_due
     budget.consume(1)
     assert budget.update_due
+
+
+@pytest.mark.parametrize("unread", [0.5, 0.9])
+def test_what_lies_unread_does_not_keep_the_rest_of_the_window_from_moving(unread: float) -> None:
+    """A few streams that nobody reads must not hold up all the others."""
+    budget = ReceiveBudget()
+    credit, window = budget.credit, c.CONNECTION_WINDOW
+    credit.take_untrusted(int(unread * window), 0.0)
+    passed = told = 0
+    while passed < 3 * window:
+        count = min(1000, credit.limit - credit.received)
+        if not count:
+            break
+        credit.take_untrusted(count, 1.0)
+        budget.consume(count)
+        passed += count
+        if budget.update_due:
+            budget.update_due = False
+            credit.update(1.0, 0.0)
+            told += 1
+    assert passed >= 3 * window
+    assert told <= 100, "not for each packet"
 
 
 def test_F8_too_many_pieces_out_of_order_are_code_9() -> None:

@@ -107,6 +107,57 @@ def test_F8_where_pieces_overlap_the_first_one_wins(
     assert stream.held == len(model) - len(expected)
 
 
+def test_a_read_joins_pieces_up_to_its_limit() -> None:
+    stream, _ = _stream()
+    data = random.Random(2).randbytes(50_000)
+    for start in range(0, 50_000, 5000):
+        _give(stream, start, data[start : start + 5000])
+    assert stream.read(3000) == data[:3000]
+    assert stream.read(12_000) == data[3000:15_000]
+    assert stream.read(5000) == data[15_000:20_000]
+    assert stream.read(1 << 20) == data[20_000:]
+    assert stream.read(1) is None
+
+
+def test_a_read_that_waits_for_much_is_readable_when_it_has_come_or_the_end() -> None:
+    stream, _ = _stream()
+    _give(stream, 0, b"x" * 99)
+    assert stream.read(1000, 100) is None
+    assert not stream.readable
+    assert not stream.readable_told
+    _give(stream, 99, b"y")
+    assert stream.readable
+    assert stream.read(1000, 100) == b"x" * 99 + b"y"
+    _give(stream, 100, b"z")
+    assert stream.read(1000, 100) is None
+    assert stream.read(1000) == b"z", "another reader may be content with less"
+    assert stream.read(1000, 100) is None
+    _give(stream, 101, b"!", last=True)
+    assert stream.readable
+    assert stream.read(1000, 100) == b"!"
+    assert stream.read(1000, 100) == b""
+
+
+def test_no_more_is_waited_for_than_asked_for_or_half_of_the_window() -> None:
+    stream, _ = _stream()
+    _give(stream, 0, bytes(10))
+    assert stream.read(10, 1 << 30) == bytes(10)
+    _give(stream, 10, bytes(c.STREAM_WINDOW // 2 - 1))
+    assert stream.read(1 << 30, 1 << 30) is None
+    _give(stream, c.STREAM_WINDOW // 2 + 9, bytes(1))
+    assert stream.readable
+
+
+def test_a_reset_ends_the_wait_for_much() -> None:
+    stream, _ = _stream()
+    _give(stream, 0, bytes(10))
+    assert stream.read(100, 100) is None
+    stream.reset_untrusted(7, 10)
+    assert stream.readable
+    with pytest.raises(StreamReset):
+        stream.read(100, 100)
+
+
 # --- bounds -----------------------------------------------------------------------------------------------
 
 

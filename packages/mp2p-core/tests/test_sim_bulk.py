@@ -62,8 +62,9 @@ class Link:
 class Transfer:
     """A stream that is written as fast as it takes, and read at once, unless the reader stalls."""
 
-    def __init__(self, link: Link, size: int, *, stalled: bool = False) -> None:
-        self._link, self._size, self._stalled = link, size, stalled
+    def __init__(self, link: Link, size: int, *, stalled: bool = False, at_least: int = 1) -> None:
+        self._link, self._size, self._stalled, self._at_least = link, size, stalled, at_least
+        self.reads = 0
         self._random = random.Random(link.sim.seed)
         self._written, self._read = hashlib.sha256(), hashlib.sha256()
         self.sent = self.got = 0
@@ -92,7 +93,9 @@ class Transfer:
         """Read what there is."""
         if self._stalled:
             return
-        while (piece := streams_of(self._link.into).read(self._number, 1 << 20)) is not None:
+        streams = streams_of(self._link.into)
+        while (piece := streams.read(self._number, 1 << 20, self._at_least)) is not None:
+            self.reads += 1
             self._read.update(piece)
             self.got += len(piece)
             if not piece:
@@ -127,7 +130,7 @@ def test_a_transfer_fills_the_bottleneck(delay: float, queue: int) -> None:
     assert 0.9 < share < 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_connections_share_the_bottleneck(seed: int) -> None:
     first = link(seed, rate=RATE, delay=0.003, jitter=0.0005)
     second = Link(first.sim, first.sim.add_node("c"), first.receiver)
@@ -135,7 +138,7 @@ def test_two_connections_share_the_bottleneck(seed: int) -> None:
     first.sim.run(1)
     other = Transfer(second, ENDLESS)
     first.sim.run(2)
-    found = shares(first.sim, 6, one, other)
+    found = shares(first.sim, 5, one, other)
     assert 0.35 < found[0] < 0.65
     assert 0.35 < found[1] < 0.65
     assert sum(found) > 0.9
@@ -156,6 +159,16 @@ def test_a_stream_that_nobody_reads_holds_up_no_other_and_costs_a_bounded_amount
     assert stalled.sent <= c.STREAM_WINDOW + c.UNSENT_STREAM
 
 
+def test_three_streams_that_nobody_reads_hold_up_no_other() -> None:
+    """They fill three quarters of the connection's credit to begin with."""
+    path = link(3, rate=RATE * 4, delay=0.003)
+    stalled = [Transfer(path, ENDLESS, stalled=True) for _ in range(3)]
+    path.sim.run(1)
+    other = Transfer(path, 3_000_000)
+    assert path.sim.run_until(lambda: other.ended, 30)
+    assert sum(each.got for each in stalled) == 0
+
+
 def test_readers_of_everything_that_stall_cost_the_windows_and_no_more() -> None:
     """What is taken ahead of sending and what is received and not read: both end at the connection's bounds."""
     path = link(4, rate=RATE * 10, delay=0.003)
@@ -165,6 +178,22 @@ def test_readers_of_everything_that_stall_cost_the_windows_and_no_more() -> None
     assert received["receive bytes"] == c.CONNECTION_WINDOW
     assert sent["send bytes"] <= c.UNSENT_CONNECTION + 40 * c.UNSENT_FLOOR
     assert sum(each.sent for each in stalled) == received["receive bytes"] + sent["send bytes"]
+
+
+def test_readers_that_wait_for_much_get_it_in_few_pieces() -> None:
+    path = link(5, rate=RATE * 4, delay=0.002)
+    waiting, other = Transfer(path, 3_000_000, at_least=1 << 20), Transfer(path, 3_000_000)
+    assert path.sim.run_until(lambda: waiting.ended and other.ended, 30)
+    assert waiting.reads * 4 < other.reads
+
+
+def test_readers_that_wait_for_much_do_not_wait_for_each_other() -> None:
+    """What waits must leave credit: for all together, and beside streams that nobody reads."""
+    path = link(6, rate=RATE * 4, delay=0.002)
+    stalled = [Transfer(path, ENDLESS, stalled=True) for _ in range(2)]
+    others = [Transfer(path, 300_000, at_least=1 << 20) for _ in range(40)]
+    assert path.sim.run_until(lambda: all(each.ended for each in others), 30)
+    assert all(each.got == 0 for each in stalled)
 
 
 # --- losses ------------------------------------------------------------------------------------------
@@ -196,9 +225,9 @@ def test_parts_fall_back_under_loss_and_grow_again() -> None:
     assert parts_among(path, 0.5) > 0.9
     path.sim.conditions.loss = 0.2
     path.sim.run(1)
-    assert parts_among(path, 5) < 0.3
+    assert parts_among(path, 3) < 0.3
     path.sim.conditions.loss = 0.0
-    path.sim.run(5)
+    path.sim.run(3)
     before = transfer.got
     assert parts_among(path, 0.5) > 0.9
     assert transfer.got > before

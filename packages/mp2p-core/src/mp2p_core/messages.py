@@ -159,37 +159,41 @@ class MessageReader:
         return None
 
     def _take(self, incoming: _Incoming) -> bytes | None:
+        """Return the stream's next message; None when that takes more than there is."""
         buffer = incoming.buffer
-        if not self._fill(incoming, _LENGTH):
-            return None
-        size = int.from_bytes(buffer[:_LENGTH], "big")
-        if size > MAX_MESSAGE_SIZE:
-            self._refuse(incoming, f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
-            return None
-        if not self._fill(incoming, _LENGTH + size):
-            return None
-        with memoryview(buffer) as view:
-            message = bytes(view[_LENGTH : _LENGTH + size])
-        del buffer[: _LENGTH + size]
-        return message
-
-    def _fill(self, incoming: _Incoming, size: int) -> bool:
-        """Read on until there are so many bytes; False when that takes more than there is."""
-        buffer = incoming.buffer
-        while len(buffer) < size:
-            try:
-                piece = incoming.stream.receive_nowait(max(_READ, size - len(buffer)))
-            except anyio.EndOfStream:
-                if buffer:
-                    self._refuse(incoming, "a message without its end")
-                return False  # the peer closes, and says why in a moment
-            except StreamReset:
-                self._refuse(incoming, "the stream of messages was reset")
-                return False
+        while True:
+            held, needed = len(buffer), _LENGTH
+            if held >= _LENGTH:
+                size = int.from_bytes(buffer[:_LENGTH], "big")
+                if size > MAX_MESSAGE_SIZE:
+                    self._refuse(incoming, f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
+                    return None
+                needed += size
+            if held >= needed:
+                with memoryview(buffer) as view:
+                    message = bytes(view[_LENGTH:needed])
+                del buffer[:needed]
+                return message
+            missing = needed - held
+            piece = self._read(incoming, missing)
             if piece is None:
-                return False
+                return None
+            if len(piece) == missing > _READ:  # all that a large message lacks: one copy, not three
+                message = b"".join((buffer[_LENGTH:], piece))
+                buffer.clear()
+                return message
             buffer += piece
-        return True
+
+    def _read(self, incoming: _Incoming, missing: int) -> bytes | None:
+        """Read what a message lacks, and more when that is little; None when there is too little yet."""
+        try:
+            return incoming.stream.receive_nowait(max(_READ, missing), missing)
+        except anyio.EndOfStream:
+            if incoming.buffer:
+                self._refuse(incoming, "a message without its end")
+        except StreamReset:
+            self._refuse(incoming, "the stream of messages was reset")
+        return None  # the peer closes, and says why in a moment
 
     def _refuse(self, incoming: _Incoming, why: str) -> None:
         if incoming.stream.alive:  # else it is of a connection that has ended already

@@ -181,8 +181,11 @@ class Stream(ByteStream):
 
     # --- receiving ------------------------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int = 65536) -> bytes:
+    async def receive(self, max_bytes: int = 65536, *, at_least: int = 1) -> bytes:
         """Wait for the next bytes and return at least one, at most `max_bytes`.
+
+        With `at_least` it waits for so many where the peer may send that much ahead, which saves waking this
+        task for each packet. Fewer come before the end, and when it is much, so go on until you have enough.
 
         Cancelling loses nothing. Raises `anyio.EndOfStream` at the peer's end, `StreamReset` when it gave up,
         `Closed` when the connection ended first: what was sent is then not known to be complete. Raises
@@ -190,7 +193,7 @@ class Stream(ByteStream):
         """
         with self._receiving:
             await self._take_turn()
-            while (piece := self.receive_nowait(max_bytes)) is None:
+            while (piece := self.receive_nowait(max_bytes, at_least)) is None:
                 self._check_open()
                 signal = self._readable = self._make_signal()
                 try:
@@ -199,7 +202,7 @@ class Stream(ByteStream):
                     self._readable = None
             return piece
 
-    def receive_nowait(self, max_bytes: int = 65536) -> bytes | None:
+    def receive_nowait(self, max_bytes: int = 65536, at_least: int = 1) -> bytes | None:
         """Return what `receive` would, or None when it would wait, or raise `Closed`."""
         if self._closed or self._ignored:
             raise anyio.ClosedResourceError
@@ -208,7 +211,7 @@ class Stream(ByteStream):
         if self._reset is not None:
             raise StreamReset(self.number, self._reset)
         try:
-            piece = self._streams.read(self.number, max_bytes)
+            piece = self._streams.read(self.number, max_bytes, at_least)
         except StreamReset as error:
             self._reset = error.code
             raise

@@ -1,8 +1,8 @@
 """Credits: how much the other side may send, and how much we may (docs/protocol.md, section 6; RFC 9000, 4).
 
 Each stream has a credit and so has the connection, both counted in bytes from the first. The receiver moves
-its limit on when half of the window has been read; it doubles the window when a window's worth was read in
-less than two round trips, because then the credit and not the network held the sender up.
+its limit on when half of the window has been read, or less where much lies unread; it doubles the window when
+a window's worth was read in less than two round trips, because then the credit and not the network held the sender up.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ class ReceiveCredit:
     has sent and nobody has read is never more than `window`, and `window` never more than `cap`.
     """
 
-    __slots__ = ("_cap", "_read_before", "_since", "limit", "read", "received", "window")
+    __slots__ = ("_cap", "_read_before", "_shared", "_since", "limit", "read", "received", "window")
 
-    def __init__(self, window: int, cap: int) -> None:
+    def __init__(self, window: int, cap: int, *, shared: bool = False) -> None:
         self.window = window
         self.limit = window
         self.received = 0
         self.read = 0
         self._cap = cap
+        self._shared = shared
         self._read_before = 0  # `read` at the last update
         self._since = 0.0  # time of the last update, or of the first byte
 
@@ -51,15 +52,27 @@ class ReceiveCredit:
     def consume(self, count: int) -> bool:
         """Note that `count` bytes more were read; True when the peer is to be told of a new limit."""
         self.read += count
-        return 2 * (self.limit - self.read) <= self.window
+        return self._worth_telling
+
+    @property
+    def _worth_telling(self) -> bool:
+        """Whether half of the window has been read since the limit was told.
+
+        Where streams share it, what lies unread is left out, down to a sixteenth of the window: a few streams
+        that nobody reads would else hold up all the others.
+        """
+        window = self.window
+        if self._shared:
+            window = max(window - self.received + self.read, window // 16)
+        return 2 * (self.read + self.window - self.limit) >= window
 
     def update(self, now: float, rtt: float) -> int:
-        """Move the limit on, if half of the window has been read, and return it.
+        """Move the limit on, if that is worth telling, and return it.
 
         Called when the limit is told, and not at each read: a slow reader takes much at once, and that must
         not look fast.
         """
-        if 2 * (self.limit - self.read) <= self.window:
+        if self._worth_telling:
             elapsed = now - self._since
             if elapsed * self.window < 2 * rtt * (self.read - self._read_before):
                 self.window = min(2 * self.window, self._cap)
@@ -75,7 +88,7 @@ class ReceiveBudget:
     __slots__ = ("credit", "now", "pieces", "rtt", "update_due")
 
     def __init__(self) -> None:
-        self.credit = ReceiveCredit(c.CONNECTION_WINDOW, c.CONNECTION_WINDOW_CAP)
+        self.credit = ReceiveCredit(c.CONNECTION_WINDOW, c.CONNECTION_WINDOW_CAP, shared=True)
         self.update_due = False
         """Whether the peer is to be told of more credit. Cleared by who tells it."""
         self.now = 0.0

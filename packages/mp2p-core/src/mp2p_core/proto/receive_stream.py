@@ -40,7 +40,7 @@ class ReceiveStream:
     """
 
     __slots__ = (
-        "_next", "_pieces", "_ready", "_shared", "_starts", "credit", "final", "number",
+        "_low_water", "_next", "_pieces", "_ready", "_shared", "_starts", "credit", "final", "number",
         "readable_told", "reset_code", "stop_code", "told", "update_due",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class ReceiveStream:
         self.told = False
         """Whether the application has seen the end or the reset, or wants neither."""
         self._shared = shared
+        self._low_water = 1  # bytes in order that make it readable, before the end
         self._ready: deque[_Buffer] = deque()  # in order, from `credit.read` up to `_next`
         self._next = 0
         # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
@@ -182,29 +183,46 @@ class ReceiveStream:
 
     # --- application ----------------------------------------------------------------------------------
 
-    def read(self, limit: int) -> _Buffer | None:
-        """Return up to `limit` bytes; nothing at the end, None when there is none yet. Raises StreamReset."""
-        ready = self._ready
-        if not ready:
-            if self.reset_code is not None:
-                self.told = True
-                raise StreamReset(self.number, self.reset_code)
-            if self._next == self.final:
-                self.told = True
-                return b""
+    def read(self, limit: int, at_least: int = 1) -> _Buffer | None:
+        """Return up to `limit` bytes; nothing at the end, None when there are too few yet. Raises StreamReset.
+
+        Half of the window always comes, so that no more is waited for.
+        """
+        self._low_water = max(1, min(at_least, limit, self.credit.window // 2))
+        if not self.readable:
             self.readable_told = False
             return None
-        chunk = ready[0]
-        if len(chunk) <= limit:
-            ready.popleft()
-        else:
-            ready[0] = chunk[limit:]
+        ready = self._ready
+        if not ready:
+            self.told = True
+            if self.reset_code is not None:
+                raise StreamReset(self.number, self.reset_code)
+            return b""
+        chunk = ready.popleft()
+        if len(chunk) > limit:
+            ready.appendleft(chunk[limit:])
             chunk = chunk[:limit]
+        elif ready and len(chunk) < limit:
+            chunk = self._join(chunk, limit)
         size = len(chunk)
         self._shared.consume(size)
         if self.credit.consume(size) and self.final is None:
             self.update_due = True
         return chunk
+
+    def _join(self, chunk: _Buffer, limit: int) -> bytes:
+        """Take more pieces up to the limit: one copy, and far fewer calls."""
+        ready = self._ready
+        pieces = [chunk]
+        left = limit - len(chunk)
+        while ready and left:
+            piece = ready.popleft()
+            if len(piece) > left:
+                ready.appendleft(piece[left:])
+                piece = piece[:left]
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
 
     def stop(self, code: int) -> bool:
         """Drop what came and what will come; False when there is nothing to say to the peer."""
@@ -224,8 +242,9 @@ class ReceiveStream:
 
     @property
     def readable(self) -> bool:
-        """Whether `read` would not return None."""
-        return bool(self._ready) or self.reset_code is not None or self._next == self.final
+        """Whether `read`, called as it was the last time, would not return None."""
+        held = self._next - self.credit.read
+        return held >= self._low_water or self.reset_code is not None or self._next == self.final
 
     @property
     def complete(self) -> bool:

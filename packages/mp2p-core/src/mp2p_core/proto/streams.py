@@ -121,8 +121,11 @@ class Streams:
             self._reset(live.send, code)
             self._forget_if_done(stream, live)
 
-    def read(self, stream: int, limit: int) -> Buffer | None:
-        """Return the next bytes in order, at most `limit`; b"" at the end, None when there are none yet.
+    def read(self, stream: int, limit: int, at_least: int = 1) -> Buffer | None:
+        """Return the next bytes in order, at most `limit`; b"" at the end, None when there are too few yet.
+
+        Too few are fewer than `at_least`: a reader that needs many is not woken for each packet. It still has
+        to call again for the rest, for what waits is kept to a part of the windows, and may be less at the end.
 
         A large piece is a view of the packet that brought it, read-only: `bytes(piece)` copies it, and costs
         nothing when it is bytes already. Raises StreamReset; what came before a reset and was not read is lost.
@@ -133,8 +136,10 @@ class Streams:
         receive = live.receive
         if receive.stop_code is not None:
             raise UsageError(f"stream {stream} was stopped: nothing more can be read from it")
+        if at_least > 1:  # all that wait together must leave the peer credit to go on
+            at_least = min(at_least, self._receiving.credit.window // (4 * len(self.table.live)))
         try:
-            chunk = receive.read(limit)
+            chunk = receive.read(limit, at_least)
         except StreamReset:
             self._forget_if_done(stream, live)
             raise
