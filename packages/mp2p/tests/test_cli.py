@@ -23,8 +23,8 @@ KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
 CLASSIC = ["classic send", "classic serve"]
 CONTACTS = ["contacts add", "contacts list", "contacts remove"]
 NAMES = [
-    "call", "demo", "describe", "discover", "doctor", "id", "listen", "ping", "receive-file", "send", "send-file",
-    "serve",
+    "call", "demo", "describe", "discover", "doctor", "id", "listen", "ping", "pub", "receive-file", "send",
+    "send-file", "serve", "sub",
 ]  # fmt: skip
 
 
@@ -86,7 +86,9 @@ def test_no_command_is_a_usage_error_with_help(runner: CliRunner) -> None:
 def test_L1_no_option_takes_a_secret() -> None:
     """A command line can be read by every user of the machine: secrets come from files."""
     known_arguments = {
-        *((name, "contact") for name in ("call", "describe", "ping", "send", "send-file")),
+        *((name, "contact") for name in ("call", "describe", "ping", "send", "send-file", "sub")),
+        *(("pub", name) for name in ("topic", "values")),
+        ("sub", "pattern"),
         *(("call", name) for name in ("method", "words")),
         ("serve", "targets"),
         ("send", "texts"),

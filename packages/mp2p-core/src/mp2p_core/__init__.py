@@ -13,7 +13,7 @@ Layers, lowest first; a module imports only from those before it:
     keyfile, access, plugins
     opening, status, stream
     messages, metrics
-    peer
+    peer, groups
     dialing, driver
     node, classic
     lifetime

@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-import anyio
-
+from mp2p_core.groups import receive_from
 from mp2p_core.waiting import signal_maker, wait_up_to
 
 if TYPE_CHECKING:
     from mp2p_core.opening import OpenChannel
     from mp2p_core.proto.endpoint import Endpoint
     from mp2p_core.proto.events import Event
-    from mp2p_core.transport import MaintainedChannel, PushingChannel, Train
+    from mp2p_core.transport import MaintainedChannel, Train
 
 __all__ = ["Driver"]
 
@@ -42,16 +41,7 @@ class Driver:
 
     async def receive_forever(self, number: int) -> None:
         """Feed the endpoint from one channel until it is closed."""
-        channel = self._channels[number].channel
-        if hasattr(channel, "push"):  # isinstance would look at every member, for 25 us
-            await cast("PushingChannel", channel).push(partial(self._take_in, number))
-            return
-        while True:
-            try:
-                trains = await channel.receive()
-            except anyio.ClosedResourceError:
-                return
-            self._take_in(number, trains)
+        await receive_from(self._channels[number].channel, partial(self._take_in, number))
 
     async def maintain(self, number: int) -> None:
         """Do one channel's upkeep until it is closed, where it has any."""

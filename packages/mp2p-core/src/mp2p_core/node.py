@@ -17,6 +17,7 @@ from mp2p_core.contact import Contact
 from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
 from mp2p_core.driver import Driver
 from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable
+from mp2p_core.groups import Groups
 from mp2p_core.keyfile import TimestampStore
 from mp2p_core.metrics import Metric, collect_metrics
 from mp2p_core.opening import Opened
@@ -100,6 +101,8 @@ class Node:
         self._make_signal = signal_maker()
         self._knock = Bell(self._make_signal)
         self._closed = self._left = False
+        self.groups = Groups(opened, tasks)
+        """Multicast groups besides the node's own."""
         self.driver = Driver(endpoint, opened.channels, clock, self._tell)
         """Moves the node's datagrams. For who opens a node."""
         for number, (transport, channel) in enumerate(opened.channels):

@@ -31,13 +31,6 @@ class OpenChannel(NamedTuple):
         return f"{self.transport.family}:{self.transport.format_address(self.channel.address)}"
 
 
-class Opened(NamedTuple):
-    """What opened, and what did not, as (transport name, reason)."""
-
-    channels: tuple[OpenChannel, ...]
-    skipped: tuple[tuple[str, str], ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the application asked for. `transports` None means those that need no asking."""
@@ -47,6 +40,14 @@ class Wanted:
     port: int
     reach: Reach
     address: str
+
+
+class Opened(NamedTuple):
+    """What opened, what did not, as (transport name, reason), and what had been asked for."""
+
+    channels: tuple[OpenChannel, ...]
+    skipped: tuple[tuple[str, str], ...]
+    wanted: Wanted
 
 
 def read_reach(reach: Reach | str) -> Reach:
@@ -139,7 +140,7 @@ async def open_channels(wanted: Wanted, key: PublicKey, random: RandomBytes) -> 
                 raise skipped[0][1]
             raise NoMulticast(None, "; ".join(f"{name}: {error.cause}" for name, error in skipped))
         on_failure.pop_all()
-    return Opened(tuple(channels), tuple((name, str(error)) for name, error in skipped))
+    return Opened(tuple(channels), tuple((name, str(error)) for name, error in skipped), wanted)
 
 
 async def _open(

@@ -16,10 +16,10 @@ Layers, lowest first; a module imports only from those before it:
     method
     interface
     boundary, call, access, answers, exchange
-    client, offer
-    directory
-    untyped
-    incoming
+    client, offer, outbox, topic
+    directory, publication
+    desk, untyped
+    incoming, subscription
     server, logs
     node
     telemetry                    needs OpenTelemetry; imported by nobody here
@@ -53,6 +53,9 @@ from mp2p_rpc.limits import Limits
 from mp2p_rpc.logs import log_calls
 from mp2p_rpc.method import Shape
 from mp2p_rpc.node import Node, Peer, open_node
+from mp2p_rpc.publication import Presence, Publication
+from mp2p_rpc.subscription import Feed
+from mp2p_rpc.topic import Gap, Message, Topic
 
 __all__ = [
     "Allow",
@@ -65,24 +68,30 @@ __all__ = [
     "CallError",
     "Deadline",
     "DeclaredError",
+    "Feed",
     "Function",
+    "Gap",
     "Interceptor",
     "Interface",
     "InterfaceError",
     "InternalError",
     "Limits",
+    "Message",
     "MethodDescription",
     "Node",
     "NotAllowed",
     "OutcomeUnknown",
     "Peer",
     "Policy",
+    "Presence",
+    "Publication",
     "RequestRefused",
     "Retry",
     "RpcError",
     "Service",
     "ServiceDescription",
     "Shape",
+    "Topic",
     "UnknownMethod",
     "current_call",
     "function",

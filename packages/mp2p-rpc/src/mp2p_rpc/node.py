@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 import anyio
 
 import mp2p_core
 from mp2p_core import Closed, Contact, Identity, PublicKey, UsageError
+from mp2p_core.dialing import read_contact
 from mp2p_core.lifetime import NodeOptions, open_node_as
 from mp2p_core.proto.constants import HANDSHAKE_BUDGET
-from mp2p_rpc.access import Allow, admission, policy_for
+from mp2p_rpc.access import Allow, Policy, admission, policy_for
 from mp2p_rpc.client import Caller, Retry, make_call, make_client
+from mp2p_rpc.desk import Desk, Topics
 from mp2p_rpc.directory import Directory, ServiceDescription
 from mp2p_rpc.interface import Function, Interface, interface_of
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.offer import Binding, Offer, bindings_for
+from mp2p_rpc.publication import Publication, make_publisher
+from mp2p_rpc.schema import Codec
 from mp2p_rpc.server import Server
+from mp2p_rpc.subscription import Feed, Overflow
+from mp2p_rpc.topic import Topic
 from mp2p_rpc.untyped import interface_from
 
 if TYPE_CHECKING:
@@ -178,10 +186,14 @@ class Node(mp2p_core.Node):
         self.server = Server(self.tasks)
         """What this node serves."""
         directory = Binding(interface_of(Directory), Directory(self.server.interfaces))
+        self._offer(directory, _Describe(self.server))
+        self._desk = Desk(self.tasks, self._clock)
+        self._offer(Binding(interface_of(Topics), Topics(self._desk)), self._desk)
+
+    def _offer(self, binding: Binding, policy: Policy) -> None:
+        """Serve what every node has."""
         self.server.add(
-            Offer(
-                [directory], policy=_Describe(self.server), limits=_LIMITS, interceptors=(), tasks=self.tasks
-            )
+            Offer([binding], policy=policy, limits=_LIMITS, interceptors=(), tasks=self.tasks), builtin=True
         )
 
     def make_peer(self, connection: Connection, **links: Unpack[PeerLinks]) -> Peer:
@@ -262,6 +274,103 @@ class Node(mp2p_core.Node):
         finally:
             self.server.remove(offer)
             await offer.stop()
+
+    @asynccontextmanager
+    async def publish(self, topic: Topic[T], *, allow: Allow) -> AsyncIterator[Publication[T]]:
+        """Publish a topic within the block: `async with node.publish(topic, allow=...) as pub: await pub.send(value)`.
+
+        allow: who may subscribe (see `Allow`; patterns of methods are of names of topics here); it also lets them
+        connect. One datagram on the wire serves any number of subscribers. Raises `UsageError` when this node
+        publishes a topic of this name already, `ContactError` or `BadKey`. Protocol section 8.
+        """
+        policy = policy_for(allow)
+        if self._desk.publishes(self.key.raw, topic.name):
+            raise UsageError(f"this node publishes {topic.name!r} already")
+        group = self.groups.choose(hashlib.blake2s(self.key.raw + topic.name.encode()).digest())
+        publisher = make_publisher(
+            self.key.raw,
+            topic,
+            group,
+            lambda raw: policy.may_call(PublicKey(raw), topic.name),
+            self._clock(),
+            self.groups.datagram_size,
+        )
+        publication = Publication(
+            topic, publisher, group, self.groups, self._clock, self._desk.tell, self._desk.room
+        )
+        self._desk.add(publication, policy)
+        self.server.published += 1
+        try:
+            with self.admit(admission(policy)):
+                for peer in self.peers():
+                    assert isinstance(peer, Peer)
+                    peer.hand_over()
+                with self._running(publication.run):
+                    try:
+                        yield publication
+                    finally:
+                        publication.close()
+        finally:
+            self.server.published -= 1
+            self._desk.remove(publication)
+
+    @asynccontextmanager
+    async def subscribe(
+        self,
+        publishers: str | Contact | PublicKey | Iterable[str | Contact | PublicKey],
+        topic: str | Topic[Any],
+        *,
+        type: Any = Any,  # noqa: A002 -- what users call it
+        history: int = 1,
+        limit: int = 1024,
+        overflow: Overflow = "drop-oldest",
+    ) -> AsyncIterator[Feed]:
+        """Subscribe within the block: `async with node.subscribe(contact, "weather/*") as feed: async for m in feed`.
+
+        publishers: one contact, or several. topic: a `Topic`, or a name, in which `*` stands for any text within a word
+        and `**` for any words; topics that come later are followed, too. type: of the values, when no `Topic` says.
+        history: how many earlier messages to ask for; a publisher has what its topic keeps. limit, overflow: what waits
+        for a slow reader, see `Feed`.
+
+        Begins once a publisher has been reached; connects again for as long as the block lasts. Raises
+        `PeerUnreachable`, `AuthRejected`, `NotAllowed` or `Closed` when none was, and `InterfaceError`, `UsageError`.
+        """
+        several = [publishers] if isinstance(publishers, (str, Contact, PublicKey)) else list(publishers)
+        codec = topic.codec if isinstance(topic, Topic) else Codec(type)
+        name = topic.name if isinstance(topic, Topic) else topic
+        feed = Feed(
+            self, [read_contact(each) for each in several], name, codec, history=history, limit=limit,
+            overflow=overflow, clock=self._clock,
+        )  # fmt: skip
+        sources = feed.sources.values()
+        with self._running(feed.keep_time, *(partial(feed.follow, source) for source in sources)):
+            for source in sources:
+                await source.settled.wait()
+            if not any(source.connected for source in sources):
+                raise next(
+                    (source.error for source in sources if source.error), UsageError("no publisher is named")
+                )
+            try:
+                yield feed
+            finally:
+                await feed.leave()
+
+    @contextmanager
+    def _running(self, *work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+        """Run tasks while the block runs. Not a task group: what the block raises leaves it as it is."""
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                async with anyio.create_task_group() as tasks:
+                    for each in work:
+                        tasks.start_soon(each)
+
+        self.tasks.start_soon(run)
+        try:
+            yield
+        finally:
+            scope.cancel()
 
 
 class _Describe:

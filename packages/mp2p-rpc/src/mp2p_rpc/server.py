@@ -39,17 +39,20 @@ class Server:
     def __init__(self, tasks: TaskGroup) -> None:
         self.tasks = tasks
         self._offers: list[Offer] = []
+        self._builtin = 0
+        self.published = 0
+        """How many topics are published: asking for them is a call, too."""
         # Attack: a peer that may connect and calls what it may not, to fill the log.
         self._denied: dict[tuple[PublicKey, str], None] = {}
 
     @property
     def serves(self) -> bool:
-        """Whether there is more than the directory, which comes first and stays."""
-        return len(self._offers) > 1
+        """Whether there is more than what every node has, which comes first and stays."""
+        return len(self._offers) > self._builtin or self.published > 0
 
     def interfaces(self, key: PublicKey) -> Iterator[tuple[Interface, list[Method]]]:
         """Yield what a key may call."""
-        for offer in self._offers[1:]:
+        for offer in self._offers[self._builtin :]:
             for binding in offer.bindings:
                 methods = [
                     each for each in binding.interface.methods.values() if offer.allows(key, each.full_name)
@@ -57,7 +60,7 @@ class Server:
                 if methods:
                     yield binding.interface, methods
 
-    def add(self, offer: Offer) -> None:
+    def add(self, offer: Offer, *, builtin: bool = False) -> None:
         """Serve something more. Raises UsageError when a service of that name and version is served already."""
         taken = {
             (each.interface.name, each.interface.version) for one in self._offers for each in one.bindings
@@ -67,6 +70,7 @@ class Server:
             if (name, version) in taken:
                 raise UsageError(f"this node serves {name or 'functions'!r} (version {version}) already")
         self._offers.append(offer)
+        self._builtin += builtin
 
     def remove(self, offer: Offer) -> None:
         """Serve it no more."""

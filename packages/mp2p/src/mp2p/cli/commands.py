@@ -21,10 +21,12 @@ from mp2p.cli.identity import show_identity
 from mp2p.cli.listen import listen
 from mp2p.cli.output import printer
 from mp2p.cli.ping import ping
+from mp2p.cli.pub import pub
 from mp2p.cli.receive_file import receive_file
 from mp2p.cli.send import send
 from mp2p.cli.send_file import send_file
 from mp2p.cli.serve import serve
+from mp2p.cli.sub import sub
 
 __all__ = ["cli"]
 
@@ -106,6 +108,8 @@ _COMMANDS = (
     serve,
     describe,
     call,
+    pub,
+    sub,
     listen,
     send,
     receive_file,

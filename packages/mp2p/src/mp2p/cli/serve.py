@@ -15,7 +15,8 @@ from mp2p.cli import supervise
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.listen import allow_option, announce, read_access
 from mp2p.cli.options import NodeOptions, node_options
-from mp2p_core.access import Allow, access_for
+from mp2p.cli.policy import policy
+from mp2p_core.access import Allow
 
 __all__ = ["load", "serve"]
 
@@ -37,30 +38,10 @@ def serve(options: NodeOptions, targets: Sequence[str], allow: Sequence[str]) ->
 
 
 async def _serve(options: NodeOptions, services: list[object], allow: Allow, words: list[str]) -> int:
-    async with options.open_node() as node, node.serving(*services, allow=_policy(allow, words)):
+    async with options.open_node() as node, node.serving(*services, allow=policy(allow, words)):
         announce(options.printer, node, allow)
         await anyio.sleep_forever()
     return ExitCode.DONE
-
-
-def _policy(allow: Allow, words: list[str]) -> mp2p.Policy:
-    return _Policy(allow, mp2p.contacts() if "contacts" in words and "any" not in words else None)
-
-
-class _Policy:
-    """Who --allow lets in may call everything; contacts what their entry says."""
-
-    def __init__(self, allow: Allow, contacts: mp2p.Contacts | None) -> None:
-        self._access = access_for(allow)
-        self._contacts = contacts
-
-    def may_connect(self, key: mp2p.PublicKey) -> bool:
-        return self._access.allows(key)
-
-    def may_call(self, key: mp2p.PublicKey, method: str) -> bool:
-        if self._contacts is not None and self._contacts.may_connect(key):
-            return self._contacts.may_call(key, method)
-        return self._access.allows(key)
 
 
 def load(target: str) -> object:

@@ -121,6 +121,11 @@ class Publisher:
         """Whether `send` has to wait for what was sent before."""
         return self._outgoing.size + len(self._outgoing) * _MESSAGE_COST >= c.GROUP_QUEUE
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything that was sent has not left yet."""
+        return bool(self._outgoing)
+
     def send(self, data: bytes) -> int:
         """Publish a message; returns its number. It leaves with the next `transmits` that may send.
 

@@ -1,0 +1,221 @@
+"""Publishing a topic: what the application holds, and the tasks that move it (docs/pubsub.md)."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mp2p_core import Closed, PublicKey
+from mp2p_core.proto.group.events import MemberJoined
+from mp2p_core.proto.group.publisher import Publisher
+from mp2p_rpc.topic import MODES, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mp2p_core.groups import Groups
+    from mp2p_core.transport import Address
+
+__all__ = ["Presence", "Publication", "make_publisher"]
+
+T = TypeVar("T")
+
+_SENDS_PER_YIELD: Final = 64
+_PRESENCE: Final = 1024
+
+
+class Presence:
+    """A subscriber came or went."""
+
+    __slots__ = ("joined", "key", "reason")
+
+    def __init__(self, key: PublicKey, joined: bool, reason: str) -> None:
+        self.key = key
+        self.joined = joined
+        self.reason = reason
+        """Why it went: "" when of its own accord."""
+
+    def __repr__(self) -> str:
+        return f"Presence({str(self.key)[:8]}..., {'joined' if self.joined else 'left'})"
+
+
+class Publication(Generic[T]):
+    """A topic that is being published. Comes from `Node.publish`."""
+
+    def __init__(
+        self,
+        topic: Topic[T],
+        publisher: Publisher,
+        group: Address,
+        groups: Groups,
+        clock: Callable[[], float],
+        tell: Callable[[Hashable, bytes], None],
+        room: Callable[[Hashable], float],
+    ) -> None:
+        self.topic = topic
+        self.publisher = publisher
+        """The protocol's half of it."""
+        self._group = group
+        self._groups = groups
+        self._clock = clock
+        self._tell = tell
+        self._room = room
+        self._wake = anyio.Event()
+        self._changed = anyio.Event()
+        self._sends = 0
+        self._presence: deque[Presence] = deque(maxlen=_PRESENCE)
+        self._closed = False
+
+    # --- the application ----------------------------------------------------------------------------
+
+    async def send(self, value: T) -> int:
+        """Publish a message and return its number; waits while too much waits to leave.
+
+        Returns once it is queued: nobody confirms a message. Raises `ArgumentError`, `MessageTooLarge` or `Closed`.
+        """
+        data = self.topic.encode(value)
+        self._check_open()
+        while self.publisher.full:
+            await self._changed.wait()
+            self._check_open()
+        number = self._queue(data)
+        self._sends += 1
+        if self._sends % _SENDS_PER_YIELD == 0:
+            await checkpoint()
+        return number
+
+    def send_nowait(
+        self, value: T, *, when_full: Literal["raise", "drop-oldest", "drop-newest"] = "raise"
+    ) -> int | None:
+        """Publish a message at once and return its number.
+
+        when_full: what happens when too much waits to leave: `anyio.WouldBlock`, or the oldest message that has not
+        begun to leave is dropped and subscribers are told of the gap, or this one is (None is returned).
+        """
+        data = self.topic.encode(value)
+        self._check_open()
+        if self.publisher.full:
+            if when_full == "raise":
+                raise anyio.WouldBlock
+            if when_full == "drop-newest" or not self.publisher.drop_oldest():
+                return None
+        return self._queue(data)
+
+    def _queue(self, data: bytes) -> int:
+        number = self.publisher.send(data)
+        self._wake.set()
+        return number
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(0, f"{self.topic.name} is no longer published")
+
+    async def drained(self) -> None:
+        """Wait until everything that was sent has left this machine, or nobody is subscribed."""
+        while self.publisher.waiting and self.publisher.members:
+            self._check_open()
+            await self._changed.wait()
+
+    async def ready(self, count: int = 1) -> None:
+        """Wait until there are so many subscribers. Raises `Closed`."""
+        while len(self.publisher.members) < count:
+            self._check_open()
+            await self._changed.wait()
+
+    def subscribers(self) -> tuple[PublicKey, ...]:
+        """Return the keys of those who are subscribed now."""
+        return tuple(dict.fromkeys(PublicKey(member.key) for member in self.publisher.members.values()))
+
+    def presence(self) -> AsyncIterator[Presence]:
+        """Return an iterator of subscribers that come and go, from the first one on; of those not read, the last 1024.
+
+        For one reader. Ends when the topic is no longer published.
+        """
+        return _PresenceReader(self)
+
+    async def next_presence(self) -> Presence | None:
+        """Wait for the next subscriber that comes or goes; None at the end."""
+        while not self._presence:
+            if self._closed:
+                return None
+            await self._changed.wait()
+        return self._presence.popleft()
+
+    async def revoke(self, key: PublicKey) -> None:
+        """Take the topic away from a subscriber: once this returns, it can read nothing that is sent later."""
+        self.publisher.revoke(key.raw, self._clock())
+        self.flush()
+        await checkpoint()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams and requests by what became of them."""
+        return Counter(self.publisher.counters)
+
+    # --- driving it ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled."""
+        while not self._closed:
+            now = self._clock()
+            self.publisher.handle_timeout(now)
+            self._wake = anyio.Event()
+            self.flush()
+            when = self.publisher.timeout()
+            with anyio.move_on_after(None if when is None else when - self._clock()):
+                await self._wake.wait()
+
+    def wake(self) -> None:
+        """Look again: something came in."""
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Hand over everything that may leave now."""
+        if datagrams := self.publisher.transmits(self._clock()):
+            self._groups.send(self._group, datagrams)
+        for member, data in self.publisher.controls(self._room):
+            self._tell(member, data)
+        for event in self.publisher.events():
+            joined = isinstance(event, MemberJoined)
+            reason = "" if isinstance(event, MemberJoined) else event.reason
+            self._presence.append(Presence(PublicKey(event.key), joined, reason))
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def close(self) -> None:
+        """Tell every subscriber that this is the end."""
+        self._closed = True
+        self.publisher.close()
+        self.flush()
+        self._wake.set()
+
+
+class _PresenceReader(AsyncIterator[Presence]):
+    def __init__(self, publication: Publication[Any]) -> None:
+        self._publication = publication
+
+    async def __anext__(self) -> Presence:
+        found = await self._publication.next_presence()
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+
+def make_publisher(
+    owner: bytes, topic: Topic[Any], group: Address, allow: Callable[[bytes], bool], now: float, datagram: int
+) -> Publisher:
+    """Make the protocol's half of a publication."""
+    return Publisher(
+        owner,
+        topic.name,
+        group,
+        allow=allow,
+        now=now,
+        mode=MODES[topic.reliability],
+        history=topic.kept,
+        datagram=datagram,
+    )

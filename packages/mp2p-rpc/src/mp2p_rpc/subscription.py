@@ -1,0 +1,335 @@
+"""Subscribing to topics: one feed from any number of publishers (docs/pubsub.md)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import anyio
+
+from mp2p_core import AuthRejected, Closed, Contact, Mp2pError, PeerUnreachable, PublicKey
+from mp2p_core.proto.constants import TYPE_GROUP
+from mp2p_core.proto.group import events as ev
+from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
+from mp2p_core.proto.group.layout import GROUP_MIN_SIZE, group_fields
+from mp2p_core.proto.group.subscriber import Subscriber
+from mp2p_rpc.desk import NACK, Topics
+from mp2p_rpc.errors import BadMessage, CallError, NotAllowed
+from mp2p_rpc.limits import Limits
+from mp2p_rpc.outbox import Outbox
+from mp2p_rpc.topic import Gap, Message, decode_untrusted
+
+if TYPE_CHECKING:
+    from mp2p_core.transport import Address, Train
+    from mp2p_rpc.node import Node, Peer
+    from mp2p_rpc.schema import Codec
+
+__all__ = ["Feed", "Overflow", "Source"]
+
+Overflow: TypeAlias = Literal["drop-oldest", "drop-newest", "block"]
+
+_LIMITS: Final = Limits()
+_RETRY_FIRST: Final = 0.5
+_RETRY_LAST: Final = 10.0
+_CONTROL_HEAD: Final = 17
+"""Type and topic id, which every control message begins with."""
+
+
+class Source:
+    """How it stands with one publisher."""
+
+    def __init__(self, contact: Contact) -> None:
+        self.contact = contact
+        self.connected = False
+        self.error: Mp2pError | None = None
+        """Why the last connection ended, or did not come about."""
+        self.topics: dict[str, bool] = {}
+        """Topics that are followed, and whether they come by multicast (True) or over the session."""
+        self.settled = anyio.Event()
+        """Set once it was reached, or was not for the first time."""
+
+    def settle(self, error: Mp2pError | None) -> None:
+        """Note how a connection went."""
+        self.connected = error is None
+        self.error = error
+        self.settled.set()
+
+
+class _Followed:
+    """A topic of one publisher."""
+
+    def __init__(self, source: Source, name: str, subscriber: Subscriber) -> None:
+        self.source = source
+        self.name = name
+        self.subscriber = subscriber
+        self.outbox: Outbox | None = None
+        """To the publisher, while there is a session."""
+        self.group: Address | None = None
+        self.memberships = ExitStack()
+
+
+class Feed(AsyncIterator[Any]):
+    """Messages and gaps of every topic followed, as they come. Comes from `Node.subscribe`; for one reader.
+
+    What cannot be delivered is told of by a `Gap` in its place. When the reader is slow, `limit` messages wait; what
+    happens then is the subscription's `overflow`: the oldest or the newest are dropped, with a gap in their place, or
+    nothing more is taken in until there is room ("block"), and what the publisher can no longer send again becomes a
+    gap.
+    """
+
+    def __init__(
+        self, node: Node, sources: Sequence[Contact], pattern: str, codec: Codec, *, history: int, limit: int,
+        overflow: Overflow, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.sources = {contact.key: Source(contact) for contact in sources}
+        """How it stands with each publisher, by key."""
+        self.suspicions = 0
+        """Datagrams of other subscribers that pretended to be a publisher's; all were refused."""
+        self._node = node
+        self._pattern = pattern
+        self._codec = codec
+        self._history = history
+        self._limit = limit
+        self._overflow = overflow
+        self._clock = clock
+        self._queue: deque[Message[Any] | Gap] = deque()
+        self._dropped: dict[tuple[PublicKey, str], list[int]] = {}
+        self._filled = anyio.Event()
+        self._wake = anyio.Event()
+        self._followed: dict[tuple[PublicKey, str], _Followed] = {}
+        self._by_topic: dict[bytes, _Followed] = {}
+        self._by_channel: dict[bytes, _Followed] = {}
+        self._closed = False
+
+    # --- the application ----------------------------------------------------------------------------
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Message[Any] | Gap:
+        """Wait for the next message or gap. Cancelling loses nothing; ends when the block is left."""
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        item = self._queue.popleft()
+        if self._overflow == "block" and len(self._queue) == self._limit - 1:
+            self._wake.set()
+        return item
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Return the topics followed, of all publishers."""
+        return tuple(dict.fromkeys(name for _, name in self._followed))
+
+    # --- publishers ---------------------------------------------------------------------------------
+
+    async def follow(self, source: Source) -> None:
+        """Stay connected to a publisher and follow its topics, until cancelled."""
+        pause = _RETRY_FIRST
+        while True:
+            try:
+                async with self._node.connect(source.contact) as peer:
+                    source.settle(None)
+                    pause = _RETRY_FIRST
+                    await self._exchange(source, peer)
+                    source.settle(Closed(0, "the publisher ended the exchange"))
+            except (PeerUnreachable, AuthRejected, Closed, CallError) as error:
+                source.settle(error)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _RETRY_LAST)
+
+    async def _exchange(self, source: Source, peer: Peer) -> None:
+        outbox = Outbox()
+        client = peer.client(Topics)
+        mine = [each for each in self._followed.values() if each.source is source]
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    if any(sign in self._pattern for sign in "*"):
+                        tasks.start_soon(self._discover, source, peer, outbox)
+                    else:
+                        self._begin(source, peer, self._pattern, outbox)
+                    for each in mine:
+                        self._connect(each, peer, outbox)
+                    async for item in client.follow(outbox):
+                        self._take_control_untrusted(source, item)
+                finally:
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            outbox.close()
+            for each in self._followed.values():
+                if each.source is source:
+                    each.outbox = None
+                    each.subscriber.disconnected()
+
+    async def _discover(self, source: Source, peer: Peer, outbox: Outbox) -> None:
+        async for name in peer.client(Topics).names(self._pattern):
+            self._begin(source, peer, name, outbox)
+
+    def _begin(self, source: Source, peer: Peer, name: str, outbox: Outbox) -> None:
+        key = source.contact.key
+        known = self._followed.get((key, name))
+        if known is not None and not known.subscriber.ended:
+            return
+        subscriber = Subscriber(key.raw, name, history=self._history)
+        found = self._followed[key, name] = _Followed(source, name, subscriber)
+        self._by_topic[subscriber.topic] = found
+        source.topics[name] = True
+        self._connect(found, peer, outbox)
+
+    def _connect(self, followed: _Followed, peer: Peer, outbox: Outbox) -> None:
+        followed.outbox = outbox
+        followed.subscriber.set_rtt(peer.rtt)
+        followed.subscriber.connected(self._clock())
+        self._after(followed)
+
+    # --- what comes in ------------------------------------------------------------------------------
+
+    def _take_control_untrusted(self, source: Source, item: bytes) -> None:
+        found = self._by_topic.get(item[1:_CONTROL_HEAD])
+        if found is not None and found.source is source:
+            found.subscriber.receive_control_untrusted(source.contact.key.raw, item, self._clock())
+            self._after(found)
+
+    def _deliver(self, trains: Iterable[Train]) -> None:
+        """Take datagrams of a group."""
+        if self._overflow == "block" and len(self._queue) >= self._limit:
+            return
+        now = self._clock()
+        touched: dict[_Followed, None] = {}
+        for train in trains:
+            for datagram in train.datagrams():
+                if len(datagram) < GROUP_MIN_SIZE or datagram[0] != TYPE_GROUP:
+                    continue
+                found = self._by_channel.get(group_fields(datagram)[3])
+                if found is not None:
+                    found.subscriber.receive_untrusted(datagram, now)
+                    touched[found] = None
+        for found in touched:
+            self._after(found)
+
+    def _after(self, followed: _Followed) -> None:
+        """Follow up on whatever a subscriber has been told."""
+        subscriber, outbox = followed.subscriber, followed.outbox
+        controls, nacks = subscriber.controls(), subscriber.nacks()
+        if outbox is not None:
+            for control in controls:
+                outbox.put(control)
+            for nack in nacks:
+                outbox.put(NACK + nack.pack())
+        for event in subscriber.events():
+            self._tell(followed, event)
+        for channel in subscriber.channels:
+            self._by_channel[channel] = followed
+        if len(self._by_channel) > 4 * len(self._followed):
+            self._by_channel = {
+                channel: each for each in self._followed.values() for channel in each.subscriber.channels
+            }
+        self._wake.set()
+
+    def _tell(self, followed: _Followed, event: ev.SubscriberEvent) -> None:
+        key, name = followed.source.contact.key, followed.name
+        if isinstance(event, ev.Messages):
+            for number, data in enumerate(event.messages, event.number):
+                self._message(key, name, number, data)
+        elif isinstance(event, ev.Gap):
+            self._put(Gap(key, name, event.number, event.missing, event.reason))
+        elif isinstance(event, ev.GroupChosen):
+            if event.group != followed.group:
+                followed.memberships.close()
+                followed.group = event.group
+                followed.memberships.enter_context(self._node.groups.listening(event.group, self._deliver))
+        elif isinstance(event, ev.Reached):
+            followed.source.topics[name] = event.multicast
+        elif isinstance(event, ev.Suspicion):
+            self.suspicions = event.forged
+        elif isinstance(event, ev.Refused):
+            followed.memberships.close()
+            followed.source.topics.pop(name, None)
+            if event.code not in (REFUSE_UNKNOWN, REFUSE_ENDED):
+                followed.source.error = NotAllowed(name)
+            self._put(Gap(key, name, None, None, event.text or "the publisher has ended this topic"))
+
+    def _message(self, key: PublicKey, name: str, number: int, data: bytes) -> None:
+        try:
+            published, value = decode_untrusted(self._codec, data, _LIMITS)
+        except BadMessage as error:
+            self._put(Gap(key, name, number, 1, f"the message does not fit the type: {error}"))
+            return
+        self._put(Message(value, key, name, number, published))
+
+    def _put(self, item: Message[Any] | Gap) -> None:
+        queue = self._queue
+        if len(queue) >= self._limit and self._overflow != "block":
+            lost = item if self._overflow == "drop-newest" else queue.popleft()
+            self._note_dropped(lost)
+            if lost is item:
+                return
+        queue.append(item)
+        self._filled.set()
+
+    def _note_dropped(self, lost: Message[Any] | Gap) -> None:
+        """Tell of what was dropped, once for each run of it: at the end of the queue that is left."""
+        queue = self._queue
+        at = 0 if self._overflow == "drop-oldest" else -1
+        number = lost.number
+        missing = 1 if isinstance(lost, Message) else lost.missing
+        told = queue[at] if queue else None
+        if (
+            isinstance(told, Gap)
+            and told.reason == _SLOW
+            and (told.publisher, told.topic) == (lost.publisher, lost.topic)
+            and told.missing is not None
+            and missing is not None
+        ):
+            first = told.number if at == -1 else number
+            queue[at] = Gap(told.publisher, told.topic, first, told.missing + missing, _SLOW)
+            return
+        gap = Gap(lost.publisher, lost.topic, number, missing, _SLOW)
+        if at == -1:
+            queue.append(gap)
+        else:
+            queue.appendleft(gap)
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    async def keep_time(self) -> None:
+        """Call every subscriber when it is due, until cancelled."""
+        while True:
+            now, due = self._clock(), math.inf
+            self._wake = anyio.Event()
+            for each in list(self._followed.values()):
+                when = each.subscriber.timeout()
+                if when is not None and when <= now:
+                    each.subscriber.handle_timeout(now)
+                    self._after(each)
+                    when = each.subscriber.timeout()
+                due = min(due, math.inf if when is None else when)
+            with anyio.move_on_after(max(0.0, due - self._clock())):
+                await self._wake.wait()
+
+    async def leave(self) -> None:
+        """End every subscription, and tell the publishers."""
+        self._closed = True
+        for each in self._followed.values():
+            each.subscriber.leave()
+            self._after(each)
+            each.memberships.close()
+        self._filled.set()
+
+
+_SLOW: Final = "the reader was slower than the messages came"
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

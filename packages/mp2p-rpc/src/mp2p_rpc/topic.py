@@ -1,0 +1,118 @@
+"""Topics: a name, the type of what is published under it, and how it is delivered (docs/pubsub.md)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from struct import Struct
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+
+from mp2p_core import PublicKey, UsageError
+from mp2p_core.proto.group.control import BEST_EFFORT, ORDERED, REPAIRED
+from mp2p_rpc.errors import ArgumentError
+from mp2p_rpc.limits import Limits
+from mp2p_rpc.schema import Codec, Misfit
+
+__all__ = ["MODES", "Gap", "Message", "Reliability", "Topic", "decode_untrusted", "matches"]
+
+T = TypeVar("T")
+
+Reliability: TypeAlias = Literal["repaired", "best-effort", "ordered"]
+MODES: Final[dict[str, int]] = {"best-effort": BEST_EFFORT, "repaired": REPAIRED, "ordered": ORDERED}
+_TIME: Final = Struct("!Q")
+_MAX_NAME: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Generic[T]):
+    """One message of a topic."""
+
+    value: T
+    publisher: PublicKey
+    """Whose signature it bore."""
+    topic: str
+    number: int
+    """Counts the messages of this publisher on this topic, from when it began."""
+    time: float
+    """When it was published, in seconds since 1970, by the publisher's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages that will not come. Comes in the place of what is missing."""
+
+    publisher: PublicKey
+    topic: str
+    number: int | None
+    """The first one missing; None when nobody can tell."""
+    missing: int | None
+    """How many; None when nobody can tell."""
+    reason: str
+
+
+class Topic(Generic[T]):
+    """What is published under a name: `Topic("weather/readings", Reading)`.
+
+    name: words with `/` between them. type: an annotation, as for the arguments of calls. reliability:
+    "repaired" (what is lost is sent again; may come out of order), "ordered" (and waits for what is missing), or
+    "best-effort" (nothing is sent again). retain: 1 to keep the last message for those who come later. history:
+    how many messages are kept for those who ask for them. Raises `InterfaceError` for a type that cannot travel,
+    `UsageError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        type: Any = Any,  # noqa: A002 -- what users call it
+        *,
+        reliability: Reliability = "repaired",
+        retain: int = 0,
+        history: int = 0,
+    ) -> None:
+        if not name or len(name.encode()) > _MAX_NAME or "*" in name or not all(name.split("/")):
+            raise UsageError(f"{name!r} is no name of a topic: write words with / between them, without *")
+        if reliability not in MODES:
+            raise UsageError(f"unknown reliability {reliability!r}: choose one of {', '.join(MODES)}")
+        if retain not in (0, 1) or history < 0:
+            raise UsageError("retain is 0 or 1, and history a number of messages: history=N keeps the last N")
+        self.name = name
+        self.reliability = reliability
+        self.kept = max(retain, history)
+        """How many messages are kept for those who come later."""
+        self.codec = Codec(type)
+
+    def encode(self, value: T) -> bytes:
+        """Write a message. Raises `ArgumentError` for a value that does not fit the type."""
+        try:
+            return _TIME.pack(int(time.time() * 1e6)) + self.codec.encode(value)
+        except Misfit as misfit:
+            raise ArgumentError(self.name, str(misfit), misfit.path) from misfit
+
+    def decode_untrusted(self, data: bytes, limits: Limits) -> tuple[float, T]:
+        """Read a message: when it was published, and its value. Raises BadMessage."""
+        return decode_untrusted(self.codec, data, limits)
+
+    def __repr__(self) -> str:
+        return f"Topic({self.name!r})"
+
+
+def decode_untrusted(codec: Codec, data: bytes, limits: Limits) -> tuple[float, Any]:
+    """Read a message of a topic. Raises BadMessage."""
+    if len(data) < _TIME.size:
+        # As short as this, it is no message: the codec says so.
+        return 0.0, codec.decode_untrusted(b"", limits)
+    return _TIME.unpack_from(data)[0] / 1e6, codec.decode_untrusted(data[_TIME.size :], limits)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether a name fits a pattern: `*` stands for any text within a word, `**` for any words."""
+    return _matches(pattern.split("/"), name.split("/"))
+
+
+def _matches(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    if pattern[0] == "**":
+        return _matches(pattern[1:], words) or (bool(words) and _matches(pattern, words[1:]))
+    return bool(words) and fnmatchcase(words[0], pattern[0]) and _matches(pattern[1:], words[1:])

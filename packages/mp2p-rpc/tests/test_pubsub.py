@@ -1,0 +1,363 @@
+"""Publishing and subscribing between nodes in memory, on both event loops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import mp2p_rpc
+from mp2p_core import Closed, Identity, PeerUnreachable, UsageError
+from mp2p_core.testing.memory import MemoryHub
+from mp2p_rpc import Gap, Message, Node, Topic
+from mp2p_rpc.topic import matches
+
+pytestmark = pytest.mark.anyio
+
+
+Until = Callable[[Callable[[], object]], Any]
+
+
+@dataclass
+class Reading:
+    sensor: str
+    celsius: float
+
+
+READINGS = Topic("weather/readings", Reading, retain=1)
+
+
+class Scene:
+    """A publisher and subscribers on a network in memory."""
+
+    def __init__(self, stack: AsyncExitStack, hub: MemoryHub) -> None:
+        self.stack = stack
+        self.hub = hub
+
+    async def node(self, identity: Identity | None = None) -> Node:
+        opening = mp2p_rpc.open_node(identity, transports=[self.hub.transport()], idle_timeout=5)
+        return await self.stack.enter_async_context(opening)
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        yield Scene(stack, MemoryHub())
+
+
+async def take(feed: Any, count: int) -> list[Any]:
+    with anyio.fail_after(10):
+        return [await anext(feed) for _ in range(count)]
+
+
+async def test_messages_arrive_typed_numbered_and_proved() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with (
+            publisher.publish(READINGS, allow=[subscriber.key]) as pub,
+            subscriber.subscribe(publisher.contact, READINGS) as feed,
+        ):
+            with anyio.fail_after(10):
+                await pub.ready(1)
+            assert pub.subscribers() == (subscriber.key,)
+            for number in range(5):
+                await pub.send(Reading("roof", 20.0 + number))
+            messages = await take(feed, 5)
+            assert [message.value for message in messages] == [Reading("roof", 20.0 + n) for n in range(5)]
+            assert {message.publisher for message in messages} == {publisher.key}
+            numbers = [message.number for message in messages]
+            assert numbers == list(range(numbers[0], numbers[0] + 5))
+            assert {message.topic for message in messages} == {"weather/readings"}
+            assert feed.sources[publisher.key].connected
+            assert feed.topics == ("weather/readings",)
+
+
+async def test_one_datagram_serves_every_subscriber() -> None:
+    async with scene() as net:
+        publisher = await net.node()
+        subscribers = [await net.node() for _ in range(8)]
+        async with publisher.publish(READINGS, allow="any") as pub, AsyncExitStack() as stack:
+            feeds = [
+                await stack.enter_async_context(each.subscribe(publisher.contact, READINGS))
+                for each in subscribers
+            ]
+            with anyio.fail_after(10):
+                await pub.ready(8)
+            before = pub.counters["data"]
+            await pub.send(Reading("roof", 21.0))
+            for feed in feeds:
+                (message,) = await take(feed, 1)
+                assert message.value == Reading("roof", 21.0)
+            assert pub.counters["data"] == before + 1
+
+
+async def test_who_comes_late_gets_the_retained_message_or_the_last_ones() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        kept = Topic("log", str, history=3)
+        async with (
+            publisher.publish(READINGS, allow="any") as readings,
+            publisher.publish(kept, allow="any") as log,
+        ):
+            for number in range(5):
+                await readings.send(Reading("roof", float(number)))
+                await log.send(f"line {number}")
+            async with subscriber.subscribe(publisher.contact, READINGS) as feed:
+                (message,) = await take(feed, 1)
+                assert message.value.celsius == 4.0
+                await readings.ready(1)
+                await readings.send(Reading("roof", 5.0))
+                assert [each.value.celsius for each in await take(feed, 1)] == [5.0]
+            async with subscriber.subscribe(publisher.contact, kept, history=10) as feed:
+                assert [each.value for each in await take(feed, 3)] == ["line 2", "line 3", "line 4"]
+            async with subscriber.subscribe(publisher.contact, kept, history=0) as feed:
+                await log.ready(1)
+                await log.send("line 5")
+                assert [each.value for each in await take(feed, 1)] == ["line 5"]
+
+
+async def test_patterns_follow_topics_that_come_later() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with publisher.publish(READINGS, allow="any") as pub:
+            async with subscriber.subscribe(publisher.contact, "weather/*") as feed:
+                await pub.send(Reading("roof", 1.0))
+                (message,) = await take(feed, 1)
+                assert message.value == {"sensor": "roof", "celsius": 1.0}
+                async with (
+                    publisher.publish(Topic("weather/alarms", str, retain=1), allow="any") as alarms,
+                    publisher.publish(Topic("secret", str, retain=1), allow="any") as secret,
+                ):
+                    await secret.send("not for this feed")
+                    await alarms.send("storm")
+                    (message,) = await take(feed, 1)
+                    assert (message.topic, message.value) == ("weather/alarms", "storm")
+
+
+async def test_only_who_is_allowed_may_subscribe_and_knows_the_topic() -> None:
+    async with scene() as net:
+        publisher, friend, stranger = await net.node(), await net.node(), await net.node()
+        secret = Topic("secret", str, retain=1)
+        async with (
+            publisher.publish(READINGS, allow=[friend.key, stranger.key]),
+            publisher.publish(secret, allow=[friend.key]) as pub,
+        ):
+            await pub.send("hidden")
+            async with stranger.subscribe(publisher.contact, "secret") as feed:
+                (gap,) = await take(feed, 1)
+                assert isinstance(gap, Gap)
+            async with stranger.subscribe(publisher.contact, "**") as feed:
+                with anyio.move_on_after(0.2):
+                    await anext(feed)
+                assert feed.topics == ("weather/readings",)
+            async with friend.subscribe(publisher.contact, "secret") as feed:
+                assert [each.value for each in await take(feed, 1)] == ["hidden"]
+
+
+async def test_a_publisher_that_is_not_there_is_an_error_at_once() -> None:
+    async with scene() as net:
+        subscriber = await net.node()
+        nobody = Identity.generate().public
+        connect = subscriber.connect
+        subscriber.connect = lambda contact: connect(contact, 0.1)  # type: ignore[method-assign,assignment]  # impatient
+        with pytest.raises(PeerUnreachable):
+            await subscriber.subscribe(nobody, "weather/*").__aenter__()
+
+
+async def test_revoking_takes_effect_at_once_and_costs_the_others_nothing() -> None:
+    async with scene() as net:
+        publisher, good, bad = await net.node(), await net.node(), await net.node()
+        async with (
+            publisher.publish(READINGS, allow="any") as pub,
+            good.subscribe(publisher.contact, READINGS) as kept,
+            bad.subscribe(publisher.contact, READINGS) as lost,
+        ):
+            with anyio.fail_after(10):
+                await pub.ready(2)
+            await pub.send(Reading("roof", 1.0))
+            await take(kept, 1)
+            await take(lost, 1)
+            await pub.revoke(bad.key)
+            for number in range(5):
+                await pub.send(Reading("roof", 2.0 + number))
+            assert [each.value.celsius for each in await take(kept, 5)] == [2.0, 3.0, 4.0, 5.0, 6.0]
+            (gap,) = await take(lost, 1)
+            assert isinstance(gap, Gap)
+            assert "revoked" in gap.reason or "no longer" in gap.reason or gap.reason
+            assert pub.subscribers() == (good.key,)
+
+
+async def test_presence_tells_who_comes_and_goes() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with publisher.publish(READINGS, allow="any") as pub:
+            presence = pub.presence()
+            async with subscriber.subscribe(publisher.contact, READINGS):
+                with anyio.fail_after(10):
+                    joined = await anext(presence)
+            with anyio.fail_after(10):
+                left = await anext(presence)
+            assert (joined.key, joined.joined, left.key, left.joined) == (
+                subscriber.key,
+                True,
+                subscriber.key,
+                False,
+            )
+
+
+async def test_several_may_wait_for_the_same_publication() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with publisher.publish(READINGS, allow="any") as pub, anyio.create_task_group() as tasks:
+            ready: list[bool] = []
+
+            async def wait() -> None:
+                await pub.ready()
+                ready.append(True)
+
+            with anyio.fail_after(10):
+                for _ in range(3):
+                    tasks.start_soon(wait)
+                    await anyio.lowlevel.checkpoint()
+                async with subscriber.subscribe(publisher.contact, READINGS):
+                    await pub.ready()
+                    while len(ready) < 3:
+                        await anyio.lowlevel.checkpoint()
+
+
+async def test_lost_datagrams_are_repaired() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with (
+            publisher.publish(READINGS, allow="any") as pub,
+            subscriber.subscribe(publisher.contact, READINGS) as feed,
+        ):
+            with anyio.fail_after(10):
+                await pub.ready(1)
+            await pub.send(Reading("roof", -1.0))
+            await take(feed, 1)
+            count = 0
+
+            def drop(datagram: bytes) -> bool:
+                nonlocal count
+                count += datagram[0] == 0x15
+                return datagram[0] == 0x15 and count % 4 == 0
+
+            net.hub.drop = drop
+            for number in range(40):
+                await pub.send(Reading("roof", float(number)))
+                await anyio.sleep(0.002)
+            values = sorted(each.value.celsius for each in await take(feed, 40))
+            assert values == [float(number) for number in range(40)]
+            assert count > 10
+
+
+async def test_without_multicast_messages_come_over_the_session_and_that_is_said(until: Until) -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        net.hub.drop = lambda datagram: datagram[0] == 0x15
+        async with (
+            publisher.publish(READINGS, allow="any") as pub,
+            subscriber.subscribe(publisher.contact, READINGS) as feed,
+        ):
+            with anyio.fail_after(10):
+                await pub.ready(1)
+            await until(lambda: feed.sources[publisher.key].topics["weather/readings"] is False)
+            await pub.send(Reading("roof", 3.0))
+            assert (await take(feed, 1))[0].value.celsius == 3.0
+
+
+async def test_a_slow_reader_is_told_what_was_dropped(until: Until) -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        topic = Topic("numbers", int)
+        for overflow in ("drop-oldest", "drop-newest"):
+            async with (
+                publisher.publish(topic, allow="any") as pub,
+                subscriber.subscribe(publisher.contact, topic, limit=10, overflow=overflow) as feed,  # type: ignore[arg-type]  # one of them
+            ):
+                with anyio.fail_after(10):
+                    await pub.ready(1)
+                for number in range(50):
+                    await pub.send(number)
+                await until(lambda: sum(getattr(item, "missing", 1) for item in feed._queue) >= 50)
+                items = await take(feed, len(feed._queue))
+                gaps = [item for item in items if isinstance(item, Gap)]
+                values = [item.value for item in items if isinstance(item, Message)]
+                assert len(gaps) == 1
+                assert gaps[0].missing == 50 - len(values)
+                assert values == (
+                    list(range(50))[-len(values) :] if overflow == "drop-oldest" else list(range(len(values)))
+                )
+                assert items.index(gaps[0]) == (0 if overflow == "drop-oldest" else len(items) - 1)
+
+
+async def test_a_publisher_that_starts_anew_is_followed_on(
+    until: Callable[[Callable[[], object]], Any],
+) -> None:
+    async with scene() as net:
+        subscriber = await net.node()
+        identity = Identity.generate()
+        async with AsyncExitStack() as first_life:
+            publisher = await first_life.enter_async_context(
+                mp2p_rpc.open_node(identity, transports=[net.hub.transport()])
+            )
+            pub = await first_life.enter_async_context(publisher.publish(READINGS, allow="any"))
+            feed = await net.stack.enter_async_context(subscriber.subscribe(identity.public, READINGS))
+            await pub.send(Reading("roof", 1.0))
+            (message,) = await take(feed, 1)
+            assert message.value.celsius == 1.0
+        publisher = await net.node(identity)
+        async with publisher.publish(READINGS, allow="any") as pub:
+            await pub.send(Reading("roof", 2.0))
+            items: list[Any] = []
+            with anyio.fail_after(20):
+                while not (items and isinstance(items[-1], Message)):
+                    items.append(await anext(feed))
+            assert items[-1].value.celsius == 2.0
+            assert any(isinstance(item, Gap) for item in items[:-1]), "and a gap is told"
+
+
+async def test_what_cannot_be_is_refused() -> None:
+    async with scene() as net:
+        publisher = await net.node()
+        for name in ("", "a//b", "weather/*", "x" * 300):
+            with pytest.raises(UsageError):
+                Topic(name)
+        with pytest.raises(UsageError):
+            Topic("a", reliability="perhaps")  # type: ignore[arg-type]  # that is the point
+        async with publisher.publish(READINGS, allow="any") as pub:
+            with pytest.raises(UsageError, match="already"):
+                async with publisher.publish(READINGS, allow="any"):
+                    pass
+            with pytest.raises(mp2p_rpc.ArgumentError):
+                await pub.send("warm")  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(Closed):
+            await pub.send(Reading("roof", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("*", "a", True),
+        ("*", "a/b", False),
+        ("**", "a/b", True),
+        ("a/*", "a/b", True),
+        ("a/*", "a", False),
+        ("a/**", "a/b/c", True),
+        ("a/**", "a", True),
+        ("**/c", "a/b/c", True),
+        ("a/*/c", "a/b/c", True),
+        ("a/r*", "a/roof", True),
+        ("a/r*", "a/wall", False),
+    ],
+)
+def test_patterns(pattern: str, name: str, fits: bool) -> None:
+    assert matches(pattern, name) is fits
