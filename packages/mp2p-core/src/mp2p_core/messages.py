@@ -7,7 +7,6 @@ the other. Nobody resets or stops them.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -104,7 +103,7 @@ class MessageReader:
         self._fail = fail
         self._make_signal = make_signal
         # Usually one. Those before the last are of sessions, or of a connection, that the peer has given up.
-        self._streams: deque[_Incoming] = deque()
+        self._streams: list[_Incoming] = []
         self._lock = anyio.Lock(fast_acquire=True)
         self._signal: Signal | None = None
         self._broken: Closed | None = None
