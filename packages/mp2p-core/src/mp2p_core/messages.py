@@ -81,6 +81,8 @@ class _Incoming:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.buffer = bytearray()
+        self.large = False
+        """Whether the last message was: then the next one is read by itself, and copied once."""
         self.broken: Closed | None = None
         """What the application has to know after its last message."""
 
@@ -168,6 +170,7 @@ class MessageReader:
                     self._refuse(incoming, f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
                     return None
                 needed += size
+                incoming.large = size > _READ
             if held >= needed:
                 with memoryview(buffer) as view:
                     message = bytes(view[_LENGTH:needed])
@@ -177,16 +180,15 @@ class MessageReader:
             piece = self._read(incoming, missing)
             if piece is None:
                 return None
-            if len(piece) == missing > _READ:  # all that a large message lacks: one copy, not three
-                message = b"".join((buffer[_LENGTH:], piece))
+            if held == _LENGTH and len(piece) == missing:
                 buffer.clear()
-                return message
+                return piece
             buffer += piece
 
     def _read(self, incoming: _Incoming, missing: int) -> bytes | None:
-        """Read what a message lacks, and more when that is little; None when there is too little yet."""
+        """Read what a message lacks, and others with it where they are small; None when there is too little yet."""
         try:
-            return incoming.stream.receive_nowait(max(_READ, missing), missing)
+            return incoming.stream.receive_nowait(missing if incoming.large else max(_READ, missing), missing)
         except anyio.EndOfStream:
             if incoming.buffer:
                 self._refuse(incoming, "a message without its end")
