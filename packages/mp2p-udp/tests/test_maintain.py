@@ -124,3 +124,12 @@ async def test_the_system_tells() -> None:
         await watch.wait()
     assert waited.cancelled_caught
     watch.close()
+
+
+async def test_upkeep_that_begins_after_the_end_ends_at_once(opened: Callable[..., UdpChannel]) -> None:
+    """As in a node whose block raises before any of its tasks has had a turn."""
+    channel = opened(GROUP)
+    await channel.aclose()
+    with anyio.fail_after(20):
+        await channel.maintain()
+    assert not await channel._watch.wait()

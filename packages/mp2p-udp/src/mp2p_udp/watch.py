@@ -36,6 +36,8 @@ class InterfaceWatch:
         if self._sock is None:
             await anyio.sleep_forever()
             return False
+        if self._sock.fileno() < 0:  # closed before this was called
+            return False
         try:
             await anyio.wait_readable(self._sock)
         except anyio.ClosedResourceError:
