@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from netlab.capture import Capture
 from netlab.devices import Device, Outcome
 from netlab.firewall import lose
 from netlab.lab import Lab
+from netlab.namespaces import scratch_folder
 from netlab.processes import Process
 from netlab.topologies import one_switch, three_routers, two_hosts
 
 pytestmark = pytest.mark.network
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "sensors"
 
 PUBLISH = """
 import sys, anyio, mp2p
@@ -101,3 +105,33 @@ def test_a_subscriber_that_multicast_does_not_reach_gets_it_over_its_session(lab
     outcome = Outcome(subscribe(Device(ends.right), contact, "load", "-c", "60", "--transport", "v4"))
     numbers = [each["number"] for each in outcome.events("value")]
     assert sorted(numbers)[-20:] == list(range(max(numbers) - 19, max(numbers) + 1))
+
+
+def test_the_example_of_a_feed_and_a_watcher(lab: Lab) -> None:
+    ends = two_hosts(lab)
+    homes = [scratch_folder() / name for name in ("sensor", "laptop")]
+    for home in homes:
+        home.mkdir()
+    environments = [
+        {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "PYTHONPATH": str(EXAMPLE)} for home in homes
+    ]
+    key = ends.right.start(sys.executable, "-m", "mp2p", "id", "--json", label="mp2p id", env=environments[1])
+    assert key.wait() == 0
+    added = ends.left.start(
+        *(sys.executable, "-m", "mp2p", "contacts", "add", "laptop", json.loads(key.stdout[0])["key"]),
+        label="mp2p contacts add", env=environments[0],
+    )  # fmt: skip
+    assert added.wait() == 0
+    program = str(EXAMPLE / "feed.py")
+    script = (
+        f"import os, runpy; os.chdir({str(homes[0])!r}); runpy.run_path({program!r}, run_name='__main__')"
+    )
+    feed = ends.left.start(sys.executable, "-W", "error", "-c", script, label="feed.py", env=environments[0])
+    contact = feed.wait_for_line("mp2p:").strip()
+    watch = ends.right.start(
+        *(sys.executable, "-W", "error", str(EXAMPLE / "watch.py"), contact, "10"),
+        label="watch.py",
+        env=environments[1],
+    )
+    assert watch.wait() == 0
+    assert any("degrees" in line for line in watch.stdout)
