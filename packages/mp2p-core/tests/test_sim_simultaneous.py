@@ -461,6 +461,26 @@ def test_H10_a_session_that_falls_silent_with_nothing_on_it_leaves_the_other() -
     assert [session.initiator for session in connection.sessions] == [False]
 
 
+def test_H10_a_sign_of_life_on_either_session_ends_the_search() -> None:
+    """Else a peer that remembers both would be asked for a new connection, and lose what it has under way."""
+    bench, answering, _, connection = merged()
+    connection.send_message(b"?")  # on the preferred one, where nobody answers
+    bench.endpoint.flush(connection)
+    out: list[Datagram] = []
+    flags: list[bool] = []
+    while bench.now < 1000.0 + 25:
+        out = bench.advance(0.2)
+        for init in (datagram.data for datagram in out if datagram.data[0] == c.TYPE_INIT):
+            reader = Puppet(bench.key, identity=IDENTITIES[0], seed=9)
+            reader.resp(init)
+            assert reader.told is not None
+            flags.append(reader.told.or_new)
+        if any(isinstance(frame, Ping) for frame in opened(answering, out)):
+            bench.feed(answering.seal(b"\x01"))
+    assert len(flags) > 3, "it is looked for"
+    assert not any(flags), "and known to be there"
+
+
 def test_H10_what_is_read_late_from_the_spare_is_still_there_and_whole() -> None:
     """The peer closes it when all is acknowledged: by us, not by our application."""
     bench = Bench(identity=IDENTITIES[0])  # the smaller key: the peer's call is the spare

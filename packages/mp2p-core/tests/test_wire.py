@@ -32,12 +32,12 @@ def test_init_header_to_the_byte() -> None:
 def test_init_payload_to_the_byte() -> None:
     payload = wire.InitPayload(
         key=b"K" * 32, timestamp=0x0102030405060708, return_address=GROUP, capabilities=0x0A0B0C0D,
-        max_payload=1452, version=1, continues=True, token=b"T" * 16, may_cross=False,
+        max_payload=1452, version=1, continues=True, token=b"T" * 16, may_cross=False, or_new=True,
     )  # fmt: skip
     packed = payload.pack()
     assert packed == b"".join(
         [b"K" * 32, bytes.fromhex("0102030405060708"), GROUP, bytes.fromhex("0a0b0c0d"), b"\x05\xac", b"\x01",
-         b"\x01", b"T" * 16, bytes(12)]
+         b"\x05", b"T" * 16, bytes(12)]
     )  # fmt: skip
     assert len(packed) == 96
     assert wire.parse_init_payload_untrusted(packed) == payload
@@ -127,7 +127,7 @@ RESP_PAYLOAD = wire.RespPayload(ID, bytes(16), wire.NO_ADDRESS, 0, 1200, 1, 0, 1
     "payload",
     [
         *(edited(INIT_PAYLOAD, at, 1) for at in range(84, 96)),
-        *(edited(INIT_PAYLOAD, 67, 1 << bit) for bit in range(2, 8)),
+        *(edited(INIT_PAYLOAD, 67, flags) for flags in range(256) if flags not in (0, 1, 2, 5)),
         edited(INIT_PAYLOAD, 41, 1),
         edited(INIT_PAYLOAD, 66, 0),
         edited(INIT_PAYLOAD, 65, 0xAF),
@@ -186,9 +186,10 @@ def test_P9_decoders_raise_only_bad_packet(datagram: bytes) -> None:
 
 @given(
     st.builds(
-        wire.InitPayload,
+        lambda flags, *fields: wire.InitPayload(*fields[:6], flags[0], fields[6], *flags[1:]),
+        st.sampled_from([(False, False, False), (True, False, False), (False, True, False), (True, False, True)]),
         st.binary(min_size=32, max_size=32), st.integers(0, 2**64 - 1), st.just(GROUP), st.integers(0, 2**32 - 1),
-        st.integers(1200, 65535), st.integers(1, 255), st.booleans(), st.binary(min_size=16, max_size=16),
+        st.integers(1200, 65535), st.integers(1, 255), st.binary(min_size=16, max_size=16),
     )
 )  # fmt: skip
 def test_init_payloads_read_back(payload: wire.InitPayload) -> None:

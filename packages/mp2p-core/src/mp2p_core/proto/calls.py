@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.errors import BadPacket, UsageError
@@ -79,13 +80,17 @@ class Calls:
         ways = [self._rules.target(number, address) for number, address in targets]
         return self._dial(peer, ways, timestamp, timeout, now)
 
-    def renew(self, session: Session, now: float, *, anew: bool) -> Dial | None:
+    def renew(self, session: Session, now: float, *, or_new: bool) -> Dial | None:
         """Make a dial for new keys, unless one is under way.
 
-        A peer that has gone silent is looked for on every way to it, and with `anew` asked for a new connection, too.
+        A peer that has gone silent is looked for on every way to it. With `or_new` it may have lost its memory: one
+        that does not know the connection any more is asked for another.
         """
-        if any(dial.session is session for dial in self):
-            return None
+        for dial in self:
+            if dial.session is session:
+                if dial.or_new or not or_new:
+                    return None
+                self.end(dial)
         here = session.roaming.paths.current.target
         ways = (
             list(dict.fromkeys([here, *session.roaming.paths.targets()]))
@@ -93,7 +98,7 @@ class Calls:
             else [here]
         )
         timestamp = self._epoch_us + int((now - self._began) * 1e6)
-        return self._dial(session.peer, ways, timestamp, c.HANDSHAKE_BUDGET, now, session, anew=anew)
+        return self._dial(session.peer, ways, timestamp, c.HANDSHAKE_BUDGET, now, session, or_new=or_new)
 
     def _dial(
         self,
@@ -104,12 +109,12 @@ class Calls:
         now: float,
         session: Session | None = None,
         *,
-        anew: bool = True,
+        or_new: bool = False,
     ) -> Dial:
         self._last += 1
         return Dial(
             self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, suite=self._suite,
-            timeout=timeout, now=now, session=session, anew=anew, version=self._version,
+            timeout=timeout, now=now, session=session, or_new=or_new, version=self._version,
         )  # fmt: skip
 
     def advance(self, dial: Dial, now: float) -> list[Outgoing]:
@@ -159,19 +164,21 @@ class Calls:
             raise BadPacket("resp-unknown")
         dial, attempt = found
         answered = dial.read_resp_untrusted(attempt, datagram, path.remote, now)
-        if attempt.token is not None and answered.payload.token != attempt.token:
+        continued = attempt.token is not None and compare_digest(attempt.token, answered.payload.token)
+        if not (continued or attempt.or_new or attempt.token is None):
             raise BadPacket("resp-token")
         self.end(dial)
         if answered.refusal is not None:
             return Settled(dial, refusal=answered.refusal)
-        epoch = self._epoch(dial, answered, path, now)
-        if attempt.token is not None:
+        epoch = self._epoch(dial, answered, path, now, dial.session if continued else None)
+        if continued:
             return Settled(dial, epoch=epoch)
         return Settled(dial, session=self._session(dial, answered, epoch, path, now))
 
-    def _epoch(self, dial: Dial, answered: Answered, path: Path, now: float) -> Epoch:
+    def _epoch(
+        self, dial: Dial, answered: Answered, path: Path, now: float, renewed: Session | None
+    ) -> Epoch:
         payload, attempt = answered.payload, answered.attempt
-        renewed = dial.session if attempt.token is not None else None
         return Epoch(
             keys=answered.keys, local_id=attempt.receive_id, remote_id=payload.receive_id,
             channel=attempt.target.channel, path=Path(attempt.target.address, None, path.interface),

@@ -121,10 +121,10 @@ class ConnectionTable:
                 del self._by_peer[connection.peer.raw]
 
     def session(self, peer: PublicKey, token: bytes) -> Session | None:
-        """Find a live session of this very peer by its token."""
+        """Find a session of this very peer by its token; those that have ended are not here any more."""
         for connection in self._by_peer.get(peer.raw, ()):
             for session in connection.sessions:
-                if session.live and session.token == token:
+                if session.token == token:
                     return session
         return None
 

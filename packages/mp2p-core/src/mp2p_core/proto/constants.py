@@ -124,12 +124,11 @@ RETRY_SPACING: Final = 5.0
 OFFERED_EPOCHS: Final = 4
 """Keys that a peer has asked for and not confirmed: one for each way that it tried."""
 
-ANEW_AFTER: Final = 6.0
-"""INITs for a connection that got no answer for this long are joined by one for a new connection. Long enough
-that half of all datagrams may be lost without making two connections of one."""
-
 SPARE_LIFE: Final = 10.0
 """The spare one of two sessions that were begun at once is closed when it has carried nothing for this long."""
+
+SEARCH_ROUND: Final = 2
+"""INITs of the first round of a search for a silent peer: the later ones are also for one that has lost its memory."""
 
 CONFIRM_SCHEDULE: Final = (0.25, 0.5, 0.75)
 """Waits between confirmations sent before the peer has acknowledged one; the last one repeats."""

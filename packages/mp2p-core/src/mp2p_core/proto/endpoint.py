@@ -250,7 +250,7 @@ class Endpoint:
         fading = session.roaming.fading
         if spare and fading and session.packer.streams.table.unused:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
-        if (dial := self._calls.renew(session, now, anew=fading and not spare)) is not None:
+        if (dial := self._calls.renew(session, now, or_new=fading and not spare)) is not None:
             session.searching = fading
             if fading and connection is not None:
                 self._life.events.append(PeerSilent(connection))

@@ -89,12 +89,14 @@ class Attempt:
     """INITs to one target: the schedule, the cookie, and the handshake state that waits for a RESP."""
 
     __slots__ = ("_cookie", "_hint", "_hurried", "_init", "_kept", "_noise", "_repeat", "_sent_at", "_sent_once",
-                 "may_cross", "next_send", "receive_id", "target", "timestamp", "token")  # fmt: skip
+                 "may_cross", "next_send", "or_new", "receive_id", "target", "timestamp", "token")  # fmt: skip
 
     def __init__(self, target: Target, start: float, *, token: bytes | None = None) -> None:
         self.target = target
         self.token = token
         """Names the connection that the handshake is to give new keys; None asks for a new connection."""
+        self.or_new = False
+        """Whether a peer that does not know that connection is to begin a new one."""
         self.receive_id = b""
         self.timestamp = 0
         self.may_cross = False
@@ -112,7 +114,8 @@ class Attempt:
 
     def send(self, dial: Dial, now: float) -> Outgoing:
         """Return the INIT that is due and plan the next one."""
-        if self._noise is None or self._repeat == _ROUND_ENDS:
+        first_of_search = dial.or_new and not self.or_new
+        if self._noise is None or self._repeat == (c.SEARCH_ROUND if first_of_search else _ROUND_ENDS):
             self._begin_round(dial, now)
         self._sent_once = self._repeat == 0
         self._repeat += 1
@@ -132,6 +135,9 @@ class Attempt:
         """Make a fresh INIT."""
         if self._noise is not None:
             self._choose_hint()
+            # Not before a first round without: of two processes with one identity, the one that knows the
+            # connection has the first word.
+            self.or_new = dial.or_new
         self.receive_id = dial.random(8)
         self._repeat = 0
         self._hurried = False
@@ -146,6 +152,7 @@ class Attempt:
             key=dial.identity.public.raw, timestamp=self.timestamp, return_address=self.target.return_address,
             capabilities=c.CAPABILITY_PARTS, max_payload=self.target.max_payload, version=dial.version,
             continues=self.token is not None, token=self.token or bytes(16), may_cross=self.may_cross,
+            or_new=self.or_new,
         )  # fmt: skip
         body = header + self._noise.write_message(payload.pack(), dial.random(32))
         self._init = body + dial.mac1(body)
@@ -193,16 +200,18 @@ class Dial:
     """One wish to connect to one peer."""
 
     __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "mac1", "may_cross", "number", "peer", "queued", "random", "session", "stage", "suite",
+                 "mac1", "may_cross", "number", "or_new", "peer", "queued", "random", "session", "stage", "suite",
                  "version")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
         random: RandomBytes, suite: Suite, timeout: float, now: float, session: Session | None = None,
-        anew: bool = True, version: int = c.VERSION,
+        or_new: bool = False, version: int = c.VERSION,
     ) -> None:  # fmt: skip
         self.session = session
         """The session that is to get new keys; None for a new connection."""
+        self.or_new = or_new
+        """Whether, after a first round, a new connection will do as well: the peer may have lost its memory."""
         self.number = number
         self.identity = identity
         self.peer = peer
@@ -223,13 +232,8 @@ class Dial:
         half = c.INITIATOR_DH_RATE / 2
         self._dh = TokenBucket(half, half, now)
         self._dh_by_source = BucketTable(half / 4, half / 4)
-        self.attempts: list[Attempt] = []
-        if session is not None:
-            self.attempts = [Attempt(target, now, token=session.token) for target in targets]
-        if anew:
-            # To a peer that may have started anew: only once it had the time to answer for the connection.
-            start = now if session is None else now + c.ANEW_AFTER
-            self.attempts += [Attempt(target, start) for target in targets]
+        token = None if session is None else session.token
+        self.attempts = [Attempt(target, now, token=token) for target in targets]
 
     def jitter(self) -> float:
         """Draw a factor within INIT_JITTER of 1."""

@@ -223,7 +223,8 @@ class Lifecycle:
         spare.review_at = spare.carried_at + c.SPARE_LIFE
         if now < spare.review_at:
             return
-        if connection.session.known_to_peer and spare.packer.streams.table.unused:
+        chosen = connection.session
+        if chosen.known_to_peer and not chosen.roaming.fading and spare.packer.streams.table.unused:
             # Repeated for as long as the peer may believe in it: nothing else would tell it.
             spare.close(c.CLOSE_SUPERSEDED, "both sides called at once", now, spare.liveness.idle_timeout)
         else:

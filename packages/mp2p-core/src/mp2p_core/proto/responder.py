@@ -197,8 +197,12 @@ class Responder:
             if not self._stale.take(peer.raw, now):
                 raise BadPacket("init-stale-rate")
         session = None
-        if payload.continues and (session := self._find(peer, payload.token)) is None:
-            raise BadPacket("init-token")  # row H15: another peer's, or that of a connection that has ended
+        if payload.continues:
+            session = self._find(peer, payload.token)
+            if session is None and not payload.or_new:
+                raise BadPacket(
+                    "init-token"
+                )  # row H15: another peer's, or that of a connection that has ended
         self._allow_answer(answer_path.remote, now)
         return self._answer(
             noise, header, payload, peer, number, channel, answer_path, signed, session, busy=busy, now=now

@@ -100,7 +100,8 @@ def init_fields(datagram: bytes) -> InitHeader:
 #   60  4 capabilities
 #   64  2 largest UDP payload
 #   66  1 highest version
-#   67  1 flags (bit 0: continues a connection; bit 1: may have crossed a call of the responder's)
+#   67  1 flags (bit 0: continues a connection; bit 1: may have crossed a call of the responder's;
+#       bit 2, with bit 0: or begins a new one)
 #   68 16 connection token
 #   84 12 zeros
 _INIT_PAYLOAD = struct.Struct(">32sQ20sIHBB16s12s")
@@ -108,6 +109,9 @@ INIT_PAYLOAD_SIZE: Final = _INIT_PAYLOAD.size
 _ZERO12 = bytes(12)
 _CONTINUES: Final = 1
 _MAY_CROSS: Final = 2
+_OR_NEW: Final = 4
+_FLAGS: Final = (0, _CONTINUES, _MAY_CROSS, _CONTINUES | _OR_NEW)
+"""The combinations there are."""
 
 
 class InitPayload(NamedTuple):
@@ -123,12 +127,14 @@ class InitPayload(NamedTuple):
     token: bytes
     may_cross: bool = False
     """Whether its sender knew of no other call or unsettled session between the two."""
+    or_new: bool = False
+    """Whether a responder that does not know the connection is to begin a new one."""
 
     def pack(self) -> bytes:
         """Pack 96 bytes."""
         return _INIT_PAYLOAD.pack(
             self.key, self.timestamp, self.return_address, self.capabilities, self.max_payload, self.version,
-            (_CONTINUES if self.continues else 0) | (_MAY_CROSS if self.may_cross else 0), self.token, _ZERO12,
+            _CONTINUES * self.continues | _MAY_CROSS * self.may_cross | _OR_NEW * self.or_new, self.token, _ZERO12,
         )  # fmt: skip
 
 
@@ -139,13 +145,13 @@ def parse_init_payload_untrusted(payload: bytes) -> InitPayload:
     key, timestamp, address, capabilities, max_payload, version, flags, token, zeros = _INIT_PAYLOAD.unpack(
         payload
     )
-    if zeros != _ZERO12 or flags & ~(_CONTINUES | _MAY_CROSS) or address[1]:
+    if zeros != _ZERO12 or flags not in _FLAGS or address[1]:
         raise BadPacket("init-malformed")
     if max_payload < c.BASE_DATAGRAM_SIZE or version < 1:
         raise BadPacket("init-malformed")
     return InitPayload(
         key, timestamp, address, capabilities, max_payload, version, bool(flags & _CONTINUES), token,
-        may_cross=bool(flags & _MAY_CROSS),
+        may_cross=bool(flags & _MAY_CROSS), or_new=bool(flags & _OR_NEW),
     )  # fmt: skip
 
 

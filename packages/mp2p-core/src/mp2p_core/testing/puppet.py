@@ -171,8 +171,12 @@ class Puppet:
         self, *, timestamp: int = _TIMESTAMP, return_address: Address = wire.NO_ADDRESS, hint: Address | None = None,
         claims: bytes | None = None, payload: bytes | None = None, dials: bytes | None = None,
         header: bytes | None = None, max_payload: int = 1200, version: int = c.VERSION, may_cross: bool = False,
+        token: bytes | None = None, or_new: bool = False,
     ) -> bytes:  # fmt: skip
-        """Make an INIT, with mac2 zero. `claims` is the Ed25519 key it names, `dials` the one it binds to."""
+        """Make an INIT, with mac2 zero. `claims` is the Ed25519 key it names, `dials` the one it binds to.
+
+        With the token of a connection it asks for new keys.
+        """
         self.receive_id = self.random(8)
         head = wire.init_header(self.receive_id, hint) if header is None else header
         self.noise = HandshakeState(
@@ -181,8 +185,8 @@ class Puppet:
         )  # fmt: skip
         body = wire.InitPayload(
             key=claims or self.key.raw, timestamp=timestamp, return_address=return_address,
-            capabilities=self.capabilities, max_payload=max_payload, version=version, continues=False, token=bytes(16),
-            may_cross=may_cross,
+            capabilities=self.capabilities, max_payload=max_payload, version=version,
+            continues=token is not None, token=token or bytes(16), may_cross=may_cross, or_new=or_new,
         ).pack() if payload is None else payload  # fmt: skip
         packet = head + self.noise.write_message(body, self.random(32))
         return packet + Mac1(self.peer.raw)(packet) + bytes(16)
