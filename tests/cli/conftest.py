@@ -78,10 +78,12 @@ class Command:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.config = home / "config" / "mp2p"
+        (home / "run").mkdir(mode=0o700)
         self.environment = {
             **os.environ,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_RUNTIME_DIR": str(home / "run"),
             "PYTHONWARNINGS": "error",
         }
         self._running: list[Running] = []

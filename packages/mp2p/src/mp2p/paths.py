@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["default_classic_key_path", "default_contacts_path", "default_key_path"]
+__all__ = ["default_classic_key_path", "default_contacts_path", "default_key_path", "default_status_folder"]
 
 
 def default_key_path() -> Path:
@@ -26,3 +26,13 @@ def default_contacts_path() -> Path:
 def default_classic_key_path() -> Path:
     """Return where this user's key of the classic profile is kept: `classic-key`, beside the key of version 1."""
     return default_key_path().with_name("classic-key")
+
+
+def default_status_folder() -> Path:
+    """Return where running commands put the sockets that `mp2p top` asks.
+
+    The user's runtime folder: `mp2p` in XDG_RUNTIME_DIR, usually `/run/user/UID`, on Linux.
+    """
+    import platformdirs  # noqa: PLC0415  (as above)
+
+    return platformdirs.user_runtime_path("mp2p", appauthor=False)

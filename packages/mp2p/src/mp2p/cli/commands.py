@@ -27,6 +27,7 @@ from mp2p.cli.send import send
 from mp2p.cli.send_file import send_file
 from mp2p.cli.serve import serve
 from mp2p.cli.sub import sub
+from mp2p.cli.top import top
 
 __all__ = ["cli"]
 
@@ -117,6 +118,7 @@ _COMMANDS = (
     ping,
     discover,
     doctor,
+    top,
     classic,
 )
 

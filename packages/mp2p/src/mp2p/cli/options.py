@@ -16,6 +16,7 @@ import click
 
 import mp2p
 from mp2p.cli.output import Printer, printer
+from mp2p.cli.status_socket import show_status
 from mp2p_core.access import Allow
 from mp2p_core.transport import InterfaceStatus
 
@@ -53,6 +54,7 @@ class NodeOptions:
     reach: mp2p.Reach
     address: str
     timeout: float
+    status: str | None
     printer: Printer
 
     @asynccontextmanager
@@ -69,7 +71,8 @@ class NodeOptions:
         ) as node:
             for channel in node.status():
                 warn_of_unused(self.printer, self.interfaces, channel.transport, channel.interfaces)
-            yield node
+            async with show_status(node, self.status):
+                yield node
 
     @asynccontextmanager
     async def connect(self, contact: mp2p.Contact) -> AsyncIterator[mp2p.Peer]:
@@ -156,6 +159,11 @@ _OPTIONS = (
         "or this one, such as v4:224.0.230.7:1024.",
     ),
     timeout_option,
+    click.option(
+        "--status",
+        metavar="auto|FILE",
+        help="Let `mp2p top` of this user show how the node does: at a socket in the usual folder, or at this one.",
+    ),
     json_option,
 )
 
@@ -172,6 +180,7 @@ def node_options(command: Callable[..., int]) -> Callable[..., int]:
         reach: str,
         address: str,
         timeout: float,
+        status: str | None,
         as_json: bool,
         **arguments: object,
     ) -> int:
@@ -183,6 +192,7 @@ def node_options(command: Callable[..., int]) -> Callable[..., int]:
             reach=mp2p.Reach[reach.upper()],
             address=address,
             timeout=timeout,
+            status=status,
             printer=printer(as_json=as_json),
         )
         return command(options, **arguments)
