@@ -24,7 +24,7 @@ CLASSIC = ["classic send", "classic serve"]
 CONTACTS = ["contacts add", "contacts list", "contacts remove"]
 NAMES = [
     "call", "demo", "describe", "discover", "doctor", "id", "listen", "ping", "pub", "receive-file", "send",
-    "send-file", "serve", "sub",
+    "send-file", "serve", "sub", "top",
 ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_every_command_has_json_and_help(runner: CliRunner, name: str) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("demo", "discover")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("demo", "discover", "top")])
 def test_shared_options(runner: CliRunner, name: str) -> None:
     text = runner.invoke(cli, [name, "--help"]).stdout
     for option in ("--key", "--transport", "--interface", "--port", "--reach", "--address", "--timeout"):
@@ -93,6 +93,7 @@ def test_L1_no_option_takes_a_secret() -> None:
         ("serve", "targets"),
         ("send", "texts"),
         ("send-file", "files"),
+        ("top", "socket"),
         *(("contacts add", name) for name in ("name", "contact")),
         ("contacts remove", "name"),
         *(("classic send", name) for name in ("address", "key_of_server", "text")),
