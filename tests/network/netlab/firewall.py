@@ -6,6 +6,7 @@ from netlab.lab import Host, Interface, Node
 
 __all__ = [
     "allow_groups",
+    "block_family",
     "block_membership_queries",
     "drop_new_inbound",
     "lose",
@@ -56,6 +57,17 @@ def lose(node: Node, percent: int) -> None:
         table inet loss {{
             chain input {{ type filter hook input priority -10; {rule}; }}
             chain forward {{ type filter hook forward priority -10; {rule}; }}
+        }}
+        """
+    )
+
+
+def block_family(host: Host, version: int) -> None:
+    """Let no UDP of this IP version in from now on."""
+    host.nft(
+        f"""
+        table {"ip" if version == 4 else "ip6"} blocked {{
+            chain input {{ type filter hook input priority -15; meta l4proto udp drop; }}
         }}
         """
     )

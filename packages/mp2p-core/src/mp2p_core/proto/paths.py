@@ -94,14 +94,12 @@ class Paths:
     # --- telling the peer ---------------------------------------------------------------------------
 
     def announce(self) -> bytes:
-        """Return ADDR frames with where else this node can be reached; nothing when there never was anything."""
-        own = [self._rules.channels[number].address for number in self._rules.channels
-               if number != self.current.target.channel]  # fmt: skip
-        if not own and not self._sequence:
+        """Return ADDR frames with where this node can be reached; nothing when there never was but one place."""
+        own = [info.address for info in self._rules.channels.values()]
+        if len(own) < 2 and not self._sequence:
             return b""
         self._sequence += 1
-        named = own[: c.MAX_NAMED_ADDRESSES] or [SOURCE_SEEN]
-        return b"".join(encode_addr(self._sequence, address) for address in named)
+        return b"".join(encode_addr(self._sequence, address) for address in own[: c.MAX_NAMED_ADDRESSES])
 
     # --- what the peer says -------------------------------------------------------------------------
 

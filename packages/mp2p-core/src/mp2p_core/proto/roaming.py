@@ -26,10 +26,11 @@ __all__ = ["Roaming"]
 class Roaming:
     """The path in use, and the rules for leaving it."""
 
-    __slots__ = ("_packer", "channel", "packets", "path", "paths")
+    __slots__ = ("_doubted", "_packer", "channel", "packets", "path", "paths")
 
     def __init__(self, paths: Paths, packer: Packer, path: Path) -> None:
         self._packer = packer
+        self._doubted = False  # nothing has come back over it since the handshake
         self.paths = paths
         """The ways to the peer, of which `channel` and `path` are the one in use."""
         self.channel = paths.current.target.channel
@@ -37,8 +38,18 @@ class Roaming:
         self.packets: list[tuple[int, Path, Packet]] = []
         """Sealed, with the channel and the path that each is for; the endpoint takes them out."""
 
-    def opened(self, now: float) -> None:
+    def confirm(self, now: float) -> None:
+        """Confirm the keys over every interface and every way: the one that carried the RESP seems not to carry this.
+
+        Whoever relays a RESP on another interface, faster than it comes, must not choose that one either.
+        """
+        self._doubted = True
+        self._use_every_interface()
+        self.paths.search(now)
+
+    def opened(self, channel: int, now: float) -> None:
         """Begin: the peer has been heard."""
+        self._doubted = self._doubted and channel != self.channel
         self.paths.opened(now)
         self.announce()
 
@@ -57,7 +68,7 @@ class Roaming:
     def read_untrusted(self, frame: PathFrame, channel: int, path: Path, now: float) -> None:
         """Take a frame about paths."""
         route = self.paths.receive_untrusted(frame, channel, path, now)
-        if route is not None and (route is self.paths.wanted or self.fading):
+        if route is not None and (route is self.paths.wanted or self.fading or self._doubted):
             self._move(route, now)
 
     def follow_untrusted(self, frames: Sequence[Frame], channel: int, path: Path, now: float) -> None:
@@ -76,14 +87,14 @@ class Roaming:
         """Whether nothing has come back for several probes: the peer, or the way to it, may be gone."""
         return self._packer.probes_unanswered >= c.SILENT_AFTER_PROBES
 
-    def use_every_interface(self) -> None:
+    def _use_every_interface(self) -> None:
         """Send on every interface until the peer is heard on one."""
         self.path = self.path._replace(interface=0)
 
     def handle_timeout(self, now: float) -> None:
         """When nothing comes back, try every interface and every other way; leave when the peer counts as silent."""
         if self._packer.probes_unanswered >= c.PATHS_AFTER_PROBES:
-            self.use_every_interface()
+            self._use_every_interface()
             self.paths.search(now)
             if self.fading and (route := self.paths.alive(now)) is not None:
                 self._move(route, now)
@@ -109,6 +120,7 @@ class Roaming:
     def _move(self, route: Route, now: float) -> None:
         """Send over another way from now on. It has answered a challenge."""
         if route is not self.paths.current:
+            self._doubted = False
             self.paths.take(route, now)
             self.channel, self.path = route.target.channel, Path(route.target.address, None, route.interface)
             self._packer.moved(now)

@@ -222,7 +222,7 @@ class Session:
             if self.state in (SessionState.HALF_OPEN, SessionState.CONFIRMING):
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
-                self.roaming.opened(now)
+                self.roaming.opened(channel, now)
         self.liveness.heard_at = now
         if self.epochs.opened(epoch, now):
             self._follow_keys(now)
@@ -323,7 +323,7 @@ class Session:
             else:
                 # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                 self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
-            if self.roaming.paths.next_at <= now and self.state is _OPEN:
+            if self.roaming.paths.next_at <= now and self.state in _LIVE:
                 self.roaming.seal_packets(self.epoch, now)
         if (
             self.state is SessionState.CLOSING
@@ -402,8 +402,7 @@ class Session:
             elif now >= liveness.confirm_at:
                 liveness.confirmed(now)
                 self.packer.probe()
-                # Whoever relays a RESP on another interface, faster than it comes, must not choose this one.
-                self.roaming.use_every_interface()
+                self.roaming.confirm(now)
         elif state is SessionState.HALF_OPEN:
             if now >= self.began + c.HALF_OPEN_LIFE:
                 self.expire()
