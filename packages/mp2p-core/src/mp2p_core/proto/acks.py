@@ -42,6 +42,10 @@ class AckSender:
         elif self.deadline is None:
             self.deadline = now + c.MAX_ACK_DELAY
 
+    def again(self) -> None:
+        """Have the next packet carry an ACK: the last one may have gone where nothing arrives."""
+        self.wanted = len(self._ranges) > 0
+
     def due(self, now: float) -> bool:
         """Tell whether an ACK has to go out now, alone if need be."""
         return self.deadline is not None and self.deadline <= now

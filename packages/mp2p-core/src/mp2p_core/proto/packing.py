@@ -203,6 +203,7 @@ class Packer:
         What is out on the old one may still arrive, and is sent again when it does not; it says nothing about
         the new one.
         """
+        self.acks.again()
         self.rtt.restart(None)
         self._recovery.moved(self.next_number)
         self.streams.set_rtt(self.rtt.smoothed)

@@ -379,7 +379,7 @@ class Session:
             packer = self.packer.timeout()
             return min(due, self.roaming.paths.next_at, due if packer is None else packer)
         if state is SessionState.CONFIRMING:
-            return self.liveness.confirm_at
+            return min(self.liveness.confirm_at, self.roaming.paths.next_at)
         if state is SessionState.HALF_OPEN:
             return self.began + c.HALF_OPEN_LIFE
         return self._closed_until if state is not SessionState.CLOSED else None
