@@ -302,7 +302,7 @@ class Peer:
             _log.warning("closing with %s: %d bytes that it has not acknowledged are lost", self.key, left)
 
     def _unfinished(self) -> int:
-        return sum(session.packer.streams.unfinished() for session in self._connection.sessions)
+        return sum(session.packer.streams.table.unfinished for session in self._connection.sessions)
 
     def close_now(self, code: int = CLOSE_DONE, reason: str = "") -> None:
         """Close the connection at once; what the peer has not acknowledged is dropped. See `aclose`."""

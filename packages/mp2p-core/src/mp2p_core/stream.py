@@ -273,7 +273,7 @@ class Stream(ByteStream):
 
     def serve(self) -> None:
         """Say that the application is at work on this stream: that the peer gives it up is then no attack."""
-        self._streams.serve(self.number)
+        self._streams.table.serve(self.number)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -320,7 +320,7 @@ class Stream(ByteStream):
     @property
     def alive(self) -> bool:
         """Whether the protocol still knows this stream."""
-        return self.number in self._streams and self._session.live
+        return self.number in self._streams.table.live and self._session.live
 
     def watch(self, signal: Signal | None) -> None:
         """Have a signal set when there may be something for `receive_nowait`."""

@@ -119,6 +119,17 @@ class StreamTable:
             raise UsageError(f"stream {number} has ended in both directions: open another one")
         return live
 
+    def serve(self, number: int) -> None:
+        """Note that the application is at work on a stream: that the peer gives it up is then no attack."""
+        live = self.find(number)
+        if live is not None:
+            live.cancelled = True
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes, ends included, of ended streams that the peer has not acknowledged."""
+        return sum(live.send.unfinished for live in self.live.values())
+
     # --- network --------------------------------------------------------------------------------------
 
     def reach_untrusted(self, number: int) -> LiveStream | None:

@@ -163,20 +163,6 @@ class Streams:
             self._tell_max_data()
             self._forget_if_done(stream, live)
 
-    def serve(self, stream: int) -> None:
-        """Note that the application is at work on a stream: that the peer gives it up is then no attack."""
-        live = self.table.find(stream)
-        if live is not None:
-            live.cancelled = True
-
-    def __contains__(self, stream: int) -> bool:
-        """Tell whether a stream is live: open, or not yet known to have ended in every respect."""
-        return stream in self.table.live
-
-    def unfinished(self) -> int:
-        """Count the bytes, ends included, of ended streams that the peer has not acknowledged."""
-        return sum(live.send.unfinished for live in self.table.live.values())
-
     def set_rtt(self, rtt: float) -> None:
         """Tell the smoothed round-trip time in seconds, for auto-tuning."""
         self._receiving.rtt = max(rtt, c.TUNING_RTT)
