@@ -18,8 +18,9 @@ from netlab.topologies import one_switch
 
 from mp2p_core.proto.addresses import SOURCE_SEEN, pack_ipv4, pack_ipv6
 from mp2p_core.proto.identity import Identity, PublicKey
-from mp2p_core.proto.initiator import Dial, Target
+from mp2p_core.proto.initiator import Dial
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256
+from mp2p_core.proto.target import Target
 from mp2p_core.transport import Address
 
 pytestmark = pytest.mark.network

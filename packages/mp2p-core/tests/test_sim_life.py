@@ -10,7 +10,7 @@ import pytest
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.events import PeerSilent, StreamChanged
-from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
+from mp2p_core.testing.simulation import AllowKeys, Conditions, Datagram, SimNode, Simulation
 
 
 class Pair:
@@ -231,3 +231,27 @@ def test_a_peer_that_goes_silent_is_told_of_once_a_search_and_only_then() -> Non
     pair.sim.run(8)
     assert len(silent) >= 1
     assert len(silent) <= 4, "once for each search"
+
+
+def test_a_caller_that_lets_nobody_call_still_gives_new_keys_to_whom_it_called() -> None:
+    """The called side looks for a silent caller, and renews keys, by INITs of its own."""
+    sim = Simulation(5)
+    a, b = sim.add_node("a", access=AllowKeys()), sim.add_node("b")
+    sim.connect(a, b)
+    assert sim.run_until(lambda: a.connected and b.accepted, 20)
+    hears = a.endpoint.counters
+    # It refuses the same peer's wish for a connection of its own, and takes the wish to renew this one.
+    sim.connect(b, a)
+    sim.run(21)
+    assert hears["init-not-allowed"] > 0
+    before = hears["init-answered"]
+    sim.cut = lambda datagram: datagram.destination == b.group
+    b.accepted[0].send_message(b"anybody there?")
+    b.endpoint.flush(b.accepted[0])
+    sim.flush(b)
+    sim.run(4)
+    sim.cut = None
+    sim.run(6)
+    assert hears["init-answered"] > before
+    assert a.connected[0].closed is None
+    assert b.accepted[0].closed is None

@@ -6,6 +6,7 @@ are read, and streams stay on the session on which they were opened.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mp2p_core.errors import Closed, DatagramTooLarge
@@ -106,17 +107,22 @@ class ConnectionTable:
 
     def __init__(self) -> None:
         self._by_peer: dict[bytes, list[Connection]] = {}
+        self._x25519: Counter[bytes] = Counter()
 
     def add(self, connection: Connection) -> None:
         """Take in a connection."""
         connection.session.connection = connection
         self._by_peer.setdefault(connection.peer.raw, []).append(connection)
+        self._x25519[connection.peer.x25519] += 1
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection; does nothing when it is not there."""
         held = self._by_peer.get(connection.peer.raw, [])
         if connection in held:
             held.remove(connection)
+            self._x25519[connection.peer.x25519] -= 1
+            if not self._x25519[connection.peer.x25519]:
+                del self._x25519[connection.peer.x25519]
             if not held:
                 del self._by_peer[connection.peer.raw]
 
@@ -152,6 +158,10 @@ class ConnectionTable:
             ):
                 return connection
         return None
+
+    def knows(self, x25519: bytes) -> bool:
+        """Tell whether there is a connection with a key that maps to this one."""
+        return x25519 in self._x25519
 
     def settled(self, peer: PublicKey) -> bool:
         """Tell whether this peer is certain to know every session that there is with it."""

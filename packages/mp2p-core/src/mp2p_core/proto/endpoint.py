@@ -71,6 +71,7 @@ class Endpoint:
             identity,
             access,
             connections.session,
+            connections.knows,
             rules,
             random=random,
             suite=suite,

@@ -84,6 +84,7 @@ class Responder:
         identity: Identity,
         access: Access,
         find: Callable[[PublicKey, bytes], Session | None],
+        knows: Callable[[bytes], bool],
         rules: PathRules,
         *,
         random: RandomBytes,
@@ -95,6 +96,7 @@ class Responder:
         self._identity = identity
         self._access = access
         self._find = find
+        self._knows = knows
         self._rules = rules
         self._random = random
         self._suite = suite
@@ -175,7 +177,8 @@ class Responder:
             raise BadPacket("init-forged") from None
         static = noise.remote_static
         assert static is not None
-        if not self._access.may_know(static):  # 6
+        # Whom this node has called may ask for new keys of that connection, also when it lets nobody call.
+        if not (self._access.may_know(static) or self._knows(static)):  # 6
             raise BadPacket("init-not-allowed")
         try:
             opened = noise.read_finish_untrusted()  # 7
@@ -188,7 +191,8 @@ class Responder:
             peer = PublicKey.read_untrusted(payload.key)
         except BadPacket:
             raise BadPacket("init-bad-key") from None
-        if not self._access.allows(peer):
+        session = self._find(peer, payload.token) if payload.continues else None
+        if not (self._access.allows(peer) or (session is not None and session.initiator)):
             raise BadPacket("init-not-allowed")
         answer_path = self._answer_path_untrusted(payload.return_address, channel, path)
         if payload.timestamp <= self._confirmed.get(peer.raw, -1):  # 8
@@ -196,13 +200,8 @@ class Responder:
                 return self._cookie(datagram, header, number, channel, path, now)
             if not self._stale.take(peer.raw, now):
                 raise BadPacket("init-stale-rate")
-        session = None
-        if payload.continues:
-            session = self._find(peer, payload.token)
-            if session is None and not payload.or_new:
-                raise BadPacket(
-                    "init-token"
-                )  # row H15: another peer's, or that of a connection that has ended
+        if payload.continues and session is None and not payload.or_new:
+            raise BadPacket("init-token")  # row H15: another peer's, or that of a connection that has ended
         self._allow_answer(answer_path.remote, now)
         return self._answer(
             noise, header, payload, peer, number, channel, answer_path, signed, session, busy=busy, now=now
