@@ -10,7 +10,7 @@ import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.events import StreamChanged
+from mp2p_core.proto.events import PeerSilent, StreamChanged
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 
 V4, V6 = 0, 1
@@ -26,6 +26,7 @@ class Half:
         self.sent = self.got = 0
         self.written, self.read = hashlib.sha256(), hashlib.sha256()
         self.backlog = b""
+        self.silences = 0
         node.on_event = self._event
 
     def write(self, size: int) -> None:
@@ -43,6 +44,7 @@ class Half:
             self.node.endpoint.flush(self.connection)
 
     def _event(self, event: object) -> None:
+        self.silences += isinstance(event, PeerSilent)
         if isinstance(event, StreamChanged) and event.connection is self.connection:
             while piece := self.connection.session.packer.streams.read(event.event.stream, 1 << 20):
                 self.read.update(piece)
@@ -135,6 +137,7 @@ def test_ipv4_dies_in_the_middle_of_a_transfer_and_ipv6_goes_on(seed: int, write
     for half in pair.halves:
         assert half.counters["rekeys-begun"] == 0
         assert half.counters["paths-changed"] == 1
+    assert pair.a.silences + pair.b.silences >= 1, "a switch may have forgotten one of them"
 
 
 @pytest.mark.parametrize("names", ["a", "b"])

@@ -82,7 +82,7 @@ class ConnectionReplaced(NamedTuple):
 
 
 class PeerSilent(NamedTuple):
-    """Nothing has come back from a peer for several probes: it is being looked for."""
+    """Nothing has come back from a peer for several probes: it is being looked for, or met on another path."""
 
     connection: Connection
 

@@ -78,6 +78,10 @@ class Lifecycle:
         """Look at a session again: it may have something to send, or an earlier deadline."""
         if session.wants_to_send(now):
             self.dirty[session] = None
+        if session.roaming.left_silence:
+            session.roaming.left_silence = False
+            if session.connection is not None:
+                self.events.append(ev.PeerSilent(session.connection))
         self.timers.schedule(session)
 
     # --- beginning ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ __all__ = ["Roaming"]
 class Roaming:
     """The path in use, and the rules for leaving it."""
 
-    __slots__ = ("_doubted", "_packer", "channel", "packets", "path", "paths")
+    __slots__ = ("_doubted", "_packer", "channel", "left_silence", "packets", "path", "paths")
 
     def __init__(self, paths: Paths, packer: Packer, path: Path) -> None:
         self._packer = packer
@@ -35,6 +35,8 @@ class Roaming:
         """The ways to the peer, of which `channel` and `path` are the one in use."""
         self.channel = paths.current.target.channel
         self.path = path
+        self.left_silence = False
+        """Whether it has left a path because nothing came back; the endpoint clears it."""
         self.packets: list[tuple[int, Path, Packet]] = []
         """Sealed, with the channel and the path that each is for; the endpoint takes them out."""
 
@@ -116,10 +118,15 @@ class Roaming:
             self._packer.moved(now)
             self.paths.take_proved(epoch.channel, epoch.path.remote, now)
         self.channel, self.path = epoch.channel, epoch.path
+        if self.fading:
+            # It has gone both ways, so what has been waiting for an answer need not wait any longer.
+            self._packer.answered()
+            self._packer.ping()
 
     def _move(self, route: Route, now: float) -> None:
         """Send over another way from now on. It has answered a challenge."""
         if route is not self.paths.current:
+            self.left_silence = self.fading
             self._doubted = False
             self.paths.take(route, now)
             self.channel, self.path = route.target.channel, Path(route.target.address, None, route.interface)
