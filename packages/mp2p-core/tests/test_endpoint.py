@@ -260,7 +260,7 @@ def test_several_targets_are_tried_at_once_and_one_wins() -> None:
     (event,) = bench.events
     assert isinstance(event, Connected)
     assert event.dial == number
-    assert event.connection.session.channel == 1
+    assert event.connection.session.roaming.channel == 1
 
 
 def inits(out: list[Datagram]) -> list[Datagram]:

@@ -117,7 +117,7 @@ def test_R5_data_over_another_channel_moves_nothing_until_the_address_has_answer
     (moved,) = say(bench, b"three")
     assert (moved.source, moved.destination) == (bench.groups[1], VICTIM), "it proved that it is its own"
     session = bench.endpoint.connections()[0].session
-    assert (session.channel, session.path.interface) == (1, 4)
+    assert (session.roaming.channel, session.roaming.path.interface) == (1, 4)
     assert bench.endpoint.counters["paths-changed"] == 1
 
 
@@ -151,7 +151,7 @@ def test_the_interface_of_a_packet_counts_for_the_channel_that_it_came_over() ->
     session = bench.endpoint.connections()[0].session
     bench.feed(puppet.seal(b"\x01"), interface=7)
     bench.feed(puppet.seal(b"\x01"), channel=1, source=SOURCE_V6, interface=9)
-    assert (session.channel, session.path.interface) == (0, 7)
+    assert (session.roaming.channel, session.roaming.path.interface) == (0, 7)
 
 
 def test_R6_a_responder_that_would_rather_have_data_elsewhere_gets_it_there_once_that_answers() -> None:

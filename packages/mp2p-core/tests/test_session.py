@@ -529,12 +529,12 @@ def test_data_0_is_repeated_until_the_peer_is_heard_on_every_interface() -> None
     (first,) = bench.feed(puppet.resp(bench.dial(puppet.key)), interface=3)
     assert frames_of(puppet, [first]) == [Ping()]
     connection = bench.endpoint.connections()[0]
-    assert connection.session.path.interface == 3
+    assert connection.session.roaming.path.interface == 3
     repeats = bench.advance(2.1)
     assert [type(frame) for frame in frames_of(puppet, repeats)] == [Ping] * 6, "two each time, as probes are"
-    assert connection.session.path.interface == 0
+    assert connection.session.roaming.path.interface == 0
     bench.feed(puppet.seal(b""), interface=5)
-    assert connection.session.path.interface == 5
+    assert connection.session.roaming.path.interface == 5
     settle(bench, puppet)
     assert bench.advance(5.0) == []
 
@@ -545,7 +545,7 @@ def test_an_older_packet_does_not_choose_the_interface() -> None:
     bench.feed(new, interface=2)
     bench.feed(old, interface=9)
     bench.feed(old[:-1] + b"!", interface=9)
-    assert connection.session.path.interface == 2
+    assert connection.session.roaming.path.interface == 2
 
 
 def test_secrets_do_not_show() -> None:

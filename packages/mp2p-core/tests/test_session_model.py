@@ -122,7 +122,7 @@ class SessionPair(RuleBasedStateMachine):
             half.session.state,
             half.session.timeout(),
             half.session.packer.rtt.smoothed,
-            half.session.path,
+            half.session.roaming.path,
         )
         outcome = half.session.receive_untrusted(edited, 0, PATH._replace(interface=9), self.now)
         assert outcome in ("data-forged", "data-replayed") or at in (0, 1)
@@ -130,7 +130,7 @@ class SessionPair(RuleBasedStateMachine):
             return  # the type byte is the endpoint's to look at: here it is only associated data
         assert outcome != "data-received"
         session = half.session
-        assert (session.state, session.timeout(), session.packer.rtt.smoothed, session.path) == before
+        assert (session.state, session.timeout(), session.packer.rtt.smoothed, session.roaming.path) == before
         assert not half.session.received
 
     @precondition(lambda self: self.flight)

@@ -57,7 +57,7 @@ class Half:
 
     @property
     def channel(self) -> int:
-        return self.connection.session.channel
+        return self.connection.session.roaming.channel
 
     @property
     def counters(self) -> Counter[str]:
@@ -253,7 +253,7 @@ def test_an_interface_that_goes_is_left_for_the_other_one(mover: str) -> None:
         began = pair.sim.now
         pair.finish()
         assert pair.sim.now - began < 2.0
-        assert node.endpoint.connections()[0].session.path.interface == 2
+        assert node.endpoint.connections()[0].session.roaming.path.interface == 2
         assert node.endpoint.counters["rekeys-begun"] == 0
 
 
@@ -270,7 +270,7 @@ def test_ipv4_dies_between_the_answer_and_its_confirmation(seed: int) -> None:
     sim.cut = lambda datagram: not a.connected and datagram.source not in dead  # until then, only IPv4
     sim.flush(a)
     assert sim.run_until(lambda: a.connected, 20)
-    assert a.connected[0].session.channel == V4
+    assert a.connected[0].session.roaming.channel == V4
     sim.cut = lambda datagram: datagram.source in dead
     began = sim.now
     one, other = Half(sim, a, a.connected[0], "a"), None
@@ -309,7 +309,7 @@ def test_a_peer_that_started_anew_where_only_the_other_way_works_is_found() -> N
         pair.a.write(1000)
         pair.a.flush()
         assert pair.sim.run_until(lambda: pair.b.node.accepted, 30), f"seed {seed}"  # noqa: B023 - run at once
-        assert pair.b.node.accepted[0].session.channel == V6
+        assert pair.b.node.accepted[0].session.roaming.channel == V6
         assert pair.a.connection.closed is not None
         assert pair.a.connection.closed.code == c.CLOSE_RESTARTED
 

@@ -317,8 +317,8 @@ class Node:
 
     def _describe(self, connection: Connection) -> str:
         session = connection.session
-        transport = self._opened.channels[session.channel].transport
-        return f"{transport.name} {transport.format_address(session.path.remote)}"
+        transport = self._opened.channels[session.roaming.channel].transport
+        return f"{transport.name} {transport.format_address(session.roaming.path.remote)}"
 
     async def aclose(self) -> None:
         """Close every connection, all at once and each as `Peer.aclose` does, and leave the network.

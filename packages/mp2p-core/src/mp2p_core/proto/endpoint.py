@@ -300,7 +300,9 @@ class Endpoint:
             if session.state is not before:
                 self._life.after_change(session, now)
                 self._life.timers.schedule(session)
-            out.extend(Transmit(session.channel, train) for train in trains(session.path, packets))
+            out.extend(
+                Transmit(session.roaming.channel, train) for train in trains(session.roaming.path, packets)
+            )
             for channel, path, (data, size) in session.roaming.packets:
                 out.append(Transmit(channel, Train(path, (data,), size)))
             session.roaming.packets.clear()

@@ -127,16 +127,6 @@ class Session:
         return self.epochs.current
 
     @property
-    def channel(self) -> int:
-        """The channel that it sends over."""
-        return self.roaming.channel
-
-    @property
-    def path(self) -> Path:
-        """Where it sends."""
-        return self.roaming.path
-
-    @property
     def handshake_hash(self) -> bytes:
         """Return the transcript's hash: equal on both sides exactly when both saw the same handshake."""
         return self.epoch.handshake_hash
@@ -226,7 +216,7 @@ class Session:
         self.liveness.heard_at = now
         if self.epochs.opened(epoch, now):
             self._follow_keys(now)
-        if number > highest and path.interface != self.path.interface:
+        if number > highest and path.interface != self.roaming.path.interface:
             self.roaming.heard_on(channel, path)
         self._read_frames(payload, number, highest, channel, path, now)
         self.roaming.paths.heard += len(sealed) + _HEADER_END

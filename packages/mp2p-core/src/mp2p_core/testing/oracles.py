@@ -264,7 +264,7 @@ class Oracles:
 
     def _check_end(self, end: End, groups: Mapping[bytes, Address]) -> None:
         session = end.session
-        if session.live and session.path.remote != groups[session.peer.raw]:
+        if session.live and session.roaming.path.remote != groups[session.peer.raw]:
             raise Violation(f"{end.node.name} sends to where its peer is not")
         for name, size in end.streams.sizes().items():
             if size > _STREAM_TABLES[name]:
