@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -12,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from mp2p_core import Closed, Node, Peer, Stream, StreamClosed, StreamReset, open_node
 from mp2p_core.testing.memory import MemoryHub
+from mp2p_core.testing.pair import pair
 
 pytestmark = pytest.mark.anyio
 
@@ -197,3 +199,50 @@ async def test_a_peer_is_closed_or_usable_wherever_connecting_and_closing_are_ca
         async with here.connect(there.contact) as peer:
             await check(peer, 0)
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("call", ["receive", "stream", "datagram", "accept"])
+async def test_tasks_that_asyncio_itself_cancels_lose_nothing(call: str) -> None:
+    """As `asyncio.wait_for` does, also when what the task waited for has just come."""
+    async with pair() as (here, there):
+        near = await here.open_stream()
+        await near.send(b"-")
+        far = await there.accept_stream()
+        assert await far.receive() == b"-"
+
+        async def give(number: int) -> None:
+            if call == "receive":
+                await here.send(bytes([number]))
+            elif call == "stream":
+                await near.send(bytes([number]))
+            elif call == "datagram":
+                await here.send_datagram(bytes([number]))
+            else:
+                (await here.open_stream()).send_nowait(bytes([number]), last=True)
+
+        async def take() -> bytes:
+            if call == "receive":
+                return await there.receive()
+            if call == "stream":
+                return await far.receive(1)
+            if call == "datagram":
+                return await there.receive_datagram()
+            stream = await there.accept_stream()
+            with anyio.CancelScope(shield=True):
+                return await stream.receive()
+
+        found: list[int] = []
+        for number in range(60):
+            task = asyncio.create_task(take())
+            for _ in range(number % 3):
+                await asyncio.sleep(0)
+            await give(number)
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                found.append((await task)[0])
+        while len(found) < 60:
+            found.append((await take())[0])
+        assert found == list(range(60))

@@ -204,6 +204,18 @@ async def test_after_the_last_byte_the_end_is_told_even_if_the_connection_has_en
             await stream.aclose()
 
 
+async def test_who_waits_for_much_gets_what_came_before_the_end_of_the_connection() -> None:
+    async with pair() as (here, there):
+        near, far = await between(here, there)
+        await near.send(b"too little")
+        await here.ping()
+        here.close_now(12)
+        with pytest.raises(Closed):
+            await there.receive_datagram()
+        assert await far.receive(at_least=1000) == b"too little"
+        await expect(Closed, lambda: far.receive(at_least=1000), code=12)
+
+
 async def test_codes_are_16_bits() -> None:
     async with streams() as (near, _far):
         for code in (-1, 65536):

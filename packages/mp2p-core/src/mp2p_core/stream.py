@@ -211,7 +211,8 @@ class Stream(ByteStream):
         if self._reset is not None:
             raise StreamReset(self.number, self._reset)
         try:
-            piece = self._streams.read(self.number, max_bytes, at_least)
+            # Once the connection has ended, what there is will not become more.
+            piece = self._streams.read(self.number, max_bytes, at_least if self._session.live else 1)
         except StreamReset as error:
             self._reset = error.code
             raise
