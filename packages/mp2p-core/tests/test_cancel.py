@@ -243,6 +243,7 @@ async def test_tasks_that_asyncio_itself_cancels_lose_nothing(call: str) -> None
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 found.append((await task)[0])
-        while len(found) < 60:
-            found.append((await take())[0])
+        with anyio.fail_after(10):
+            while len(found) < 60:
+                found.append((await take())[0])
         assert found == list(range(60))
