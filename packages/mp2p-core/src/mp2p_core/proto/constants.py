@@ -278,7 +278,7 @@ GROUP_RTT_FLOOR: Final = 0.005
 GROUP_RTT_MAX: Final = 1.0
 """The longest round trip that a publisher believes in."""
 GROUP_REORDER: Final = 0.01
-"""A datagram that comes later than this was lost first. Also how long best effort waits for one."""
+"""How long best effort waits for a datagram that was overtaken."""
 NACK_BACKOFF: Final = 4.0
 """Round trips within which those who miss the same ask for it (RFC 5401, K)."""
 NACK_TRIES: Final = 5

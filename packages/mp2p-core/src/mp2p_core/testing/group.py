@@ -12,6 +12,7 @@ datagram, whoever opens it, so that a thousand subscribers cost little.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -118,7 +119,7 @@ class SimSubscriber:
         self.grants: list[Grant] = []
         self.heard: list[bytes] = []
         """Datagrams that reached it, if `GroupSim.record` is set."""
-        self.wake = 0.0
+        self.wake = math.inf
 
     @property
     def member(self) -> Member:
@@ -142,7 +143,10 @@ class SimSubscriber:
 
 
 class GroupSim:
-    """The network: `loss` for each subscriber apart, `shared_loss` for all at once, `control_loss` of sessions."""
+    """The network: `loss` for each subscriber apart, `shared_loss` for all at once, `nack_loss` of GROUP_NACKs.
+
+    Control messages arrive, as over a session, unless `drop_control` says otherwise.
+    """
 
     def __init__(
         self,
@@ -150,7 +154,7 @@ class GroupSim:
         *,
         loss: float = 0.0,
         shared_loss: float = 0.0,
-        control_loss: float = 0.0,
+        nack_loss: float = 0.0,
         delay: float = 0.001,
         jitter: float = 0.0,
         mode: int = REPAIRED,
@@ -161,7 +165,7 @@ class GroupSim:
         self.rng = random.Random(seed)  # noqa: S311  # a simulation has to repeat itself
         self.clock = VirtualClock()
         self.shared = SharedSuite()
-        self.loss, self.shared_loss, self.control_loss = loss, shared_loss, control_loss
+        self.loss, self.shared_loss, self.nack_loss = loss, shared_loss, nack_loss
         self.delay, self.jitter = delay, jitter
         self.options: dict[str, Any] = {"mode": mode, "history": history, **options}
         self.allow: Callable[[bytes], bool] = lambda _key: True
@@ -175,7 +179,7 @@ class GroupSim:
         self.publisher = self._publisher()
         self.events: list[Any] = []
         self.subscribers: list[SimSubscriber] = []
-        self._wake = 0.0
+        self._wake = math.inf
 
     def _publisher(self) -> Publisher:
         return Publisher(
@@ -225,6 +229,7 @@ class GroupSim:
         for each in self.subscribers:
             each.subscriber.disconnected()
         self.publisher = self._publisher()
+        self._wake = math.inf
         for each in self.subscribers:
             self.connect(each)
 
@@ -263,12 +268,14 @@ class GroupSim:
         if datagrams:
             self.send(datagrams)
         due = self.publisher.timeout()
-        if due is not None and (due < self._wake or self._wake <= self.now):
+        if due is not None and due < self._wake:
             self._wake = max(due, self.now)
-            self.clock.call_at(due, self._publisher_due)
+            self.clock.call_at(self._wake, partial(self._publisher_due, self._wake))
 
-    def _publisher_due(self) -> None:
-        self._wake = 0.0
+    def _publisher_due(self, wake: float) -> None:
+        if wake != self._wake:
+            return  # an earlier one has been served since
+        self._wake = math.inf
         self.publisher.handle_timeout(self.now)
         self.serve_publisher()
 
@@ -308,24 +315,26 @@ class GroupSim:
             self._control(each, data, to_publisher=True, session=each.session)
         for nack in subscriber.nacks():
             self.nacks += 1
-            if each.online and self.rng.random() >= self.control_loss:
+            if each.online and self.rng.random() >= self.nack_loss:
                 self.clock.call_at(self.now + self.delay, partial(self._nack, each.member, nack))
         due = subscriber.timeout()
-        if due is not None and (due < each.wake or each.wake <= self.now):
+        if due is not None and due < each.wake:
             each.wake = max(due, self.now)
-            self.clock.call_at(due, partial(self._due, each))
+            self.clock.call_at(each.wake, partial(self._due, each, each.wake))
 
     def _nack(self, member: Member, nack: Nack) -> None:
         self.publisher.nack_untrusted(member, nack, self.now)
         self.serve_publisher()
 
-    def _due(self, each: SimSubscriber) -> None:
-        each.wake = 0.0
+    def _due(self, each: SimSubscriber, wake: float) -> None:
+        if wake != each.wake:
+            return  # an earlier one has been served since
+        each.wake = math.inf
         each.subscriber.handle_timeout(self.now)
         self.serve(each)
 
     def _control(self, each: SimSubscriber, data: bytes, *, to_publisher: bool, session: int) -> None:
-        if not each.online or self.rng.random() < self.control_loss or self.drop_control(each, data):
+        if not each.online or self.drop_control(each, data):
             return
         self.traffic["control"] += 1
 

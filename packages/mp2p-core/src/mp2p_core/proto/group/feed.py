@@ -48,9 +48,12 @@ class Feed:
 
     def early(self, entry: Entry) -> Entry:
         """Deliver whole messages ahead of their turn; returns what is to be taken in its turn."""
+        number = entry.number
         if entry.messages is None:
             return entry
-        self.events.append(Messages(entry.number, entry.messages))
+        # An epoch that was joined anew brings again what it brought before.
+        if number not in self._stash and (self.next_number is None or number >= self.next_number):
+            self.events.append(Messages(number, entry.messages))
         return Entry(entry.number, entry.span)
 
     def take(self, entry: Entry) -> None:
@@ -105,6 +108,10 @@ class Feed:
     def _deliver(self, number: int, count: int, messages: list[bytes] | None) -> None:
         if count:
             self._assembly = None
+        if self._stash and count > 1:  # some of them may be stashed
+            for n in range(count):
+                self._deliver(number + n, 1, messages and [messages[n]])
+            return
         self._close(number)
         assert self.next_number is not None
         behind = self.next_number - number

@@ -96,7 +96,7 @@ class Lane:
             self.forged += str(error) == "group-forged"
             raise
         if self._blocks is not None:
-            self._keep(seq, datagram, proven=content is not UNPROVEN)
+            self._keep(seq, datagram, now, proven=content is not UNPROVEN)
         if type(content) is Data:
             self._take(seq, self._entry(content), now)
         elif type(content) is Manifest:
@@ -112,7 +112,7 @@ class Lane:
             self.end(content.last, now)
         return content
 
-    def _keep(self, seq: int, datagram: bytes, *, proven: bool) -> None:
+    def _keep(self, seq: int, datagram: bytes, now: float, *, proven: bool) -> None:
         """Remember a datagram for as long as something of its block may be missing."""
         assert self._blocks is not None
         number = block_of(seq)
@@ -124,7 +124,21 @@ class Lane:
             block = self._blocks[number] = Block()
         block.add(seq, datagram, proven=proven)
         if block.has_sums:
-            self._restored += block.restore(self.channel, number)
+            self._solve(number, block, now)
+
+    def _solve(self, number: int, block: Block, now: float) -> None:
+        try:
+            self._restored += block.restore_untrusted(self.channel, number)
+        except BadPacket:
+            self._spoil(number, now)
+
+    def _spoil(self, number: int, now: float) -> None:
+        """Believe no sum of this block any more."""
+        self.forged += 1
+        block = self._blocks and self._blocks.get(number)
+        if block and not block.spoiled:
+            block.spoil()
+            self.wanted.begin_again(number, now)
 
     def _sum(self, datagram: bytes, generation: int, seq: int, now: float) -> None:
         """Take a PARITY, which anybody with the keys can make: alone it moves nothing."""
@@ -142,7 +156,7 @@ class Lane:
         block = self._blocks.setdefault(number, Block())
         self.wanted.scattered_at = now
         block.add_sum(index, count, plaintext[1:])
-        self._restored += block.restore(self.channel, number)
+        self._solve(number, block, now)
 
     def _restore(self, now: float) -> None:
         """Take what was restored. If anything of it is not genuine, no sum of its block is believed."""
@@ -153,9 +167,7 @@ class Lane:
                 try:
                     self._receive(datagram, generation, seq, now)
                 except BadPacket:
-                    self.forged += 1
-                    if self._blocks is not None:
-                        self._blocks[block_of(seq)].forget_sums()
+                    self._spoil(block_of(seq), now)
 
     def _full(self, number: int) -> int:
         """Complete a number of which 32 bits travel: an epoch has fewer messages than those can tell apart."""

@@ -31,7 +31,7 @@ class Member:
 
     __slots__ = (
         "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_repaired", "_tellers", "_traffic", "asks",
-        "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "outbox", "outbox_size", "rtt",
+        "behind", "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "outbox", "outbox_size", "rtt",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +47,8 @@ class Member:
         self.lossy_since = math.inf
         self.deaf = False
         """Whether multicast does not reach it, so that all goes over its session."""
+        self.behind = False
+        """Whether not all could be relayed: the end of it may be missing."""
         self.greedy = False
         """Whether it asks for so much that it is repaired over its own session."""
         self.asks = TokenBucket(c.ASK_RATE, c.ASK_BURST, now)
@@ -57,11 +59,10 @@ class Member:
         self._traffic = traffic
         self._expected = 0
         self._lost = 0
-        self._asked: dict[
-            tuple[bytes, int], int
-        ] = {}  # how often; bounded by what a span has and a store keeps
+        # How often; bounded by what a store keeps, and cleared with each span.
+        self._asked: dict[tuple[bytes, int], int] = {}
         self._asked_since = traffic.datagrams
-        self._allowance = Allowance(traffic, now)
+        self._allowance = Allowance(traffic, now, steady=True)
         self._repaired: OrderedDict[tuple[bytes, int], float] = OrderedDict()
 
     def tell(self, control: Control) -> None:

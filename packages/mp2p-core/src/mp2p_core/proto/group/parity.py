@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.layout import FIRST_PARITY, group_header
 
@@ -119,13 +120,15 @@ class _Sum:
 class Block:
     """A block at a subscriber: what has come of it, proven or not, and the sums that may restore the rest.
 
-    Attack: a member makes sums of its own. What they restore does not verify; the block's sums are dropped and
-    the missing datagrams asked for.
+    Attack: a member makes sums of its own. What they restore does not verify; then this block takes none any
+    more, and what is missing is asked for until it comes over the session.
     """
 
-    __slots__ = ("_datagrams", "_sums")
+    __slots__ = ("_datagrams", "_sums", "spoiled")
 
     def __init__(self) -> None:
+        self.spoiled = False
+        """Whether one of the sums was forged."""
         self._datagrams: dict[int, bytes] = {}
         self._sums: dict[int, _Sum] = {}  # by index; no more than a block has places
 
@@ -151,15 +154,16 @@ class Block:
 
     def add_sum(self, index: int, count: int, content: bytes) -> None:
         """Take a PARITY."""
-        if len(self._sums) < _SIZE and index not in self._sums:
+        if not self.spoiled and len(self._sums) < _SIZE and index not in self._sums:
             new = self._sums[index] = _Sum(index, count, content)
             for place, datagram in self._datagrams.items():
                 if place < count:
                     new.rest ^= int.from_bytes(_symbol(datagram).translate(new.row[place]), "little")
 
-    def forget_sums(self) -> None:
-        """Drop every PARITY: one of them was forged."""
+    def spoil(self) -> None:
+        """Believe no PARITY of this block: one of them was forged."""
         self._sums.clear()
+        self.spoiled = True
 
     def unrestored(self, seqs: Iterable[int]) -> list[int]:
         """Leave out of missing seqs, lowest first, those for which there is a sum: so many more restore them all."""
@@ -174,8 +178,11 @@ class Block:
                 del counts[useful]
         return found
 
-    def restore(self, channel: bytes, block: int) -> list[bytes]:
-        """Return missing datagrams, not verified in any way; none if there are too few sums."""
+    def restore_untrusted(self, channel: bytes, block: int) -> list[bytes]:
+        """Return missing datagrams, not verified in any way; none if there are too few sums.
+
+        Raises BadPacket when the sums give what cannot be a datagram.
+        """
         missing = [place for place in range(_SIZE) if place not in self._datagrams]
         self._sums = {i: each for i, each in self._sums.items() if missing and missing[0] < each.count}
         # Sums are of the first datagrams of a block, of more and more of them: the early ones may do.
@@ -186,7 +193,7 @@ class Block:
                 continue
             size = max(each.size for _, each in sums)
             if any(each.rest >> 8 * size for _, each in sums):
-                return []  # a datagram longer than the sum that is said to hold it
+                raise BadPacket("group-forged")  # a datagram longer than the sum that is said to hold it
             rows = [
                 ([_coefficient(i, place) if place < each.count else 0 for place in places], each.rest)
                 for i, each in sums
@@ -194,11 +201,10 @@ class Block:
             symbols = _eliminate(rows, len(places), size)
             if symbols is not None:
                 first = block_start(block)
-                found = [
-                    _datagram(each, channel, first + place)
-                    for place, each in zip(places, symbols, strict=True)
+                return [
+                    _datagram_untrusted(symbol, channel, first + place)
+                    for place, symbol in zip(places, symbols, strict=True)
                 ]
-                return [each for each in found if each is not None]
         return []
 
 
@@ -225,10 +231,11 @@ def _eliminate(rows: list[tuple[list[int], int]], unknowns: int, size: int) -> l
     return [value.to_bytes(size, "little") for _, value in rows[:unknowns]]
 
 
-def _datagram(symbol: bytes, channel: bytes, seq: int) -> bytes | None:
-    """Make the datagram of a symbol; None when it cannot be one."""
+def _datagram_untrusted(symbol: bytes, channel: bytes, seq: int) -> bytes:
+    if len(symbol) < _SYMBOL_HEAD.size:
+        raise BadPacket("group-forged")
     length, generation = _SYMBOL_HEAD.unpack_from(symbol)
     end = length - c.GROUP_HEADER_SIZE + _SYMBOL_HEAD.size
     if not _SYMBOL_HEAD.size < end <= len(symbol):
-        return None
+        raise BadPacket("group-forged")
     return group_header(generation, channel, seq) + symbol[_SYMBOL_HEAD.size : end]

@@ -347,6 +347,7 @@ class Publisher:
         self._history.add(self._outgoing.next_number - len(done), done)
         datagrams = [self._sealer.data(bodies[0])] if signed else self._sealer.covered(bodies)
         self._sent(datagrams, out)
+        self._relay(datagrams)
         self.counters["data"] += len(bodies)
         self._traffic.data_at = now
         self._beat = c.HEARTBEAT_FIRST
@@ -359,15 +360,23 @@ class Publisher:
         self._traffic.size += size
         self._traffic.datagrams += len(datagrams)
         out += datagrams
+
+    def _relay(self, datagrams: list[bytes]) -> None:
+        """Send what went to the group to those whom it does not reach."""
         for member in self._roster.deaf.values():
+            member.behind = False
             for datagram in datagrams:
                 if not member.relay(self.topic, datagram):
+                    member.behind = True
                     self.counters["relay-full"] += 1
 
     def _heartbeat(self, out: list[bytes], now: float) -> None:
         datagram = self._sealer.heartbeat(self._store.oldest, len(self.members), self._outgoing.next_number)
         self._sent([datagram], out)
         self.counters["heartbeat"] += 1
+        # Heartbeats are not relayed: by them a deaf subscriber learns that multicast arrives again.
+        if any(member.behind for member in self._roster.deaf.values()):
+            self._relay([datagram])
         self._beat = min(2 * self._beat, c.HEARTBEAT_LAST)
         self._beat_latest = now + c.HEARTBEAT_LAST
         self._beat_at = now + self._beat
@@ -384,7 +393,7 @@ class Publisher:
     def timeout(self) -> float | None:
         """Return when `handle_timeout` is due."""
         due = math.inf
-        if self._joining:
+        if self._joining and not self._outgoing.midway:
             due = self._joined + c.JOIN_SPACING
         if self.members:
             due = min(due, self._beat_at)

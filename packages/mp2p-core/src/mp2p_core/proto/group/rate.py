@@ -79,10 +79,12 @@ class Traffic:
 class Allowance:
     """What repairs may cost: half of what the data does, and a trickle after it, so that its end is repaired too."""
 
-    __slots__ = ("_at", "_level", "_size", "_traffic")
+    __slots__ = ("_at", "_level", "_size", "_steady", "_traffic")
 
-    def __init__(self, traffic: Traffic, now: float) -> None:
+    def __init__(self, traffic: Traffic, now: float, *, steady: bool = False) -> None:
+        """Begin with what may be saved up; `steady` has the trickle also while data flows."""
         self._traffic = traffic
+        self._steady = steady
         self._level = float(c.REPAIR_BURST)
         self._size = traffic.size
         self._at = now
@@ -90,7 +92,7 @@ class Allowance:
     def take(self, size: int, now: float) -> bool:
         """Spend it on a datagram; False when it does not suffice yet."""
         traffic = self._traffic
-        idle = now - max(self._at, traffic.data_at + c.HEARTBEAT_FIRST)
+        idle = now - self._idle_from()
         earned = (traffic.size - self._size) * c.REPAIR_SHARE + max(idle, 0.0) * c.REPAIR_TRICKLE
         self._level = min(self._level + earned, c.REPAIR_BURST)
         self._size = traffic.size
@@ -100,7 +102,9 @@ class Allowance:
         self._level -= size
         return True
 
+    def _idle_from(self) -> float:
+        return self._at if self._steady else max(self._at, self._traffic.data_at + c.HEARTBEAT_FIRST)
+
     def ready_at(self, size: int) -> float:
         """Return when it will suffice, if no data is sent until then."""
-        idle_from = max(self._at, self._traffic.data_at + c.HEARTBEAT_FIRST)
-        return idle_from + max(size - self._level, 0.0) / c.REPAIR_TRICKLE + c.GRANULARITY
+        return self._idle_from() + max(size - self._level, 0.0) / c.REPAIR_TRICKLE + c.GRANULARITY

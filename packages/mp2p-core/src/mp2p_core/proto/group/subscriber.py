@@ -338,7 +338,7 @@ class Subscriber:
                 self._hears(now, multicast=False)
         if now >= self._silent_at:
             self._silent_at = now + 1.25 * self._patience
-            if self._online and self._ask_at == math.inf:
+            if self._online and self._ask_at == math.inf and not self._deaf:
                 self._ask_wait = c.ASK_FIRST
                 self._ask(now)
         if now >= self._report_at:

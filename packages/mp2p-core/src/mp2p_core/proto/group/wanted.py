@@ -28,9 +28,10 @@ def backoff(uniform: float, longest: float, members: int) -> float:
 
 
 class _Missing:
-    __slots__ = ("due", "noticed", "tries")
+    __slots__ = ("answers", "due", "noticed", "tries")
 
     def __init__(self, due: float, noticed: float) -> None:
+        self.answers = 0  # how many datagrams had come in answer to questions when it was asked for last
         self.due = due
         self.noticed = noticed
         self.tries = 0
@@ -39,12 +40,23 @@ class _Missing:
 class Wanted:
     """The missing seqs of an epoch, at most a window of them."""
 
-    __slots__ = ("_due", "_missing", "_random", "lost", "members", "repaired", "rtt", "scattered_at")
+    __slots__ = (
+        "_answers",
+        "_due",
+        "_missing",
+        "_random",
+        "lost",
+        "members",
+        "repaired",
+        "rtt",
+        "scattered_at",
+    )
 
     def __init__(self, random: RandomBytes, *, rtt: float, repaired: bool) -> None:
         self._random = random
         self._missing: dict[int, _Missing] = {}
         self._due = math.inf
+        self._answers = 0
         self.rtt = rtt
         self.repaired = repaired
         """Whether to ask, or to wait a moment for what has only been overtaken."""
@@ -97,13 +109,22 @@ class Wanted:
                 missing.due = due
                 self._due = min(self._due, due)
 
+    def begin_again(self, block: int, now: float) -> None:
+        """Learn that the answers about a block were false: ask from the beginning."""
+        for seq, missing in self._missing.items():
+            if block_of(seq) == block:
+                missing.tries = 0
+                missing.due = now + self._wait()
+                self._due = min(self._due, missing.due)
+
     def found(self, seq: int, now: float) -> None:
         """Learn that it came."""
         missing = self._missing.pop(seq, None)
         if missing is None:
             return
-        if now - missing.noticed > c.GROUP_REORDER:
-            self.lost += 1  # not merely overtaken
+        if now - missing.noticed > max(self.rtt / 2, c.GRANULARITY):
+            self.lost += 1  # not merely overtaken: that late, it was asked for by somebody
+        self._answers += missing.tries > 0
         if not self._missing:
             self._due = math.inf
 
@@ -114,6 +135,13 @@ class Wanted:
                 self.lost += 1
         if not self._missing:
             self._due = math.inf
+
+    def _worth_asking(self, missing: _Missing, now: float) -> bool:
+        """Tell whether to ask: five times, not counting those that were followed by answers, to whatever."""
+        if missing.answers < self._answers and now < missing.noticed + c.OLD_EPOCH_LIFE:
+            missing.answers = self._answers
+            missing.tries = max(missing.tries - 1, 0)
+        return missing.tries < c.NACK_TRIES
 
     def timeout(self) -> float | None:
         """Return when to come back."""
@@ -137,7 +165,7 @@ class Wanted:
         for seq, missing in self._missing.items():
             if missing.due > soon and not (missing.noticed <= settled and block_of(seq) in blocks):
                 pass
-            elif self.repaired and missing.tries < c.NACK_TRIES:
+            elif self.repaired and self._worth_asking(missing, now):
                 missing.due = now + again * (1 << missing.tries)
                 missing.tries += 1
                 if missing.tries > c.NACK_PATIENCE or not held(seq):
