@@ -614,6 +614,7 @@ def test_G14_a_hopeless_subscriber_is_dropped_and_the_rate_recovers() -> None:
     for each in others:
         assert not each.gaps
     ask = g.Ask(sim.publisher.topic, g.NO_RUN, 0, 0, fresh=True)
+    sim.run(20)
     sim.publisher.take_control_untrusted("again", hopeless.key, ask, sim.now)
     assert len(sim.publisher._joining) == 1, "it may come back after a minute"
 
