@@ -3,9 +3,9 @@
 Sans-IO like all of `proto`; `publisher.Publisher` and `subscriber.Subscriber` are what a caller needs. Layers,
 lowest first; a module imports only from those before it:
 
-    control, events, keys, layout, rate, window
+    control, events, keys, layout, pulse, rate, window
     feed, history, members, opening, packing, parity, sealing
     store, wanted
-    lane, roster
+    epochs, lane, roster
     publisher, subscriber
 """

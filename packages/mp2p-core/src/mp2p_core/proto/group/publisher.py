@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING
 from mp2p_core.errors import BadPacket, MessageTooLarge
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group import control as g
+from mp2p_core.proto.group.epochs import Epochs
 from mp2p_core.proto.group.history import History
-from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, SendKeys, topic_id
+from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, topic_id
 from mp2p_core.proto.group.packing import Outgoing
 from mp2p_core.proto.group.parity import PARITY_OVERHEAD
+from mp2p_core.proto.group.pulse import Pulse
 from mp2p_core.proto.group.rate import Allowance, RateControl, Traffic
 from mp2p_core.proto.group.roster import Roster
-from mp2p_core.proto.group.sealing import Sealer
-from mp2p_core.proto.group.store import Store
 
 if TYPE_CHECKING:
     from mp2p_core.proto.group.control import Ask, Control, Grant, Nack
     from mp2p_core.proto.group.events import PublisherEvent
     from mp2p_core.proto.group.keys import GroupSuite
     from mp2p_core.proto.group.members import Member
+    from mp2p_core.proto.group.store import Store
     from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Publisher"]
@@ -73,11 +74,8 @@ class Publisher:
         self.topic = topic_id(owner, name)
         self.run = random(8)
         self.counters: Counter[str] = Counter()
-        self._owner = owner
         self._group = group
         self._mode = mode
-        self._random = random
-        self._suite = suite
         self._traffic = traffic = Traffic()
         self._roster = Roster(self.topic, allow, traffic)
         self._joining: dict[Hashable, tuple[bytes, Ask]] = {}
@@ -87,22 +85,11 @@ class Publisher:
         self._datagram = datagram
         self._rate = RateControl(datagram, rate, now)
         self._repairs = Allowance(traffic, now)
-        self._old: list[Store] = []
-        self._last_seq = 0
-        self._rotates: list[tuple[float, bytes]] = []
+        kept = 0 if mode == g.BEST_EFFORT else c.GROUP_WINDOW
+        self._epochs = Epochs(owner, kept, now, random=random, suite=suite)
         self._settled = now
         self._joined = -math.inf
-        self._beat = c.HEARTBEAT_FIRST
-        self._beat_at = math.inf
-        self._beat_latest = math.inf
-        self._begin_epoch(1, now)
-
-    def _begin_epoch(self, epoch: int, now: float) -> None:
-        self._sealer = Sealer(self._owner, SendKeys(epoch, self._random, self._suite))
-        self._unused_from = 1
-        self._store = Store(self._sealer, 0 if self._mode == g.BEST_EFFORT else c.GROUP_WINDOW)
-        self._began = now
-        self._first_number = self._outgoing.next_number
+        self._pulse = Pulse()
 
     # --- the application ----------------------------------------------------------------------------
 
@@ -184,9 +171,12 @@ class Publisher:
         elif isinstance(control, g.Leave):
             self._roster.remove(known)
         elif isinstance(control, g.Report):
-            if control.channel == self._store.channel:
+            if control.channel == self._epochs.store.channel:
+                heard = not known.deaf
                 self._roster.reported(known, control, now)
                 self._rate.reported(known.loss, len(self.members), now)
+                if heard and known.deaf:
+                    self._catch_up(known, control.highest)
         else:
             self.counters["control-unexpected"] += 1
 
@@ -209,7 +199,7 @@ class Publisher:
     def nack_untrusted(self, member: Hashable, nack: Nack, now: float) -> None:
         """Take a GROUP_NACK that came on a session."""
         known = self.members.get(member)
-        store = next((each for each in (self._store, *self._old) if each.channel == nack.channel), None)
+        store = self._epochs.find(nack.channel)
         seqs = [seq for seq in nack.seqs() if store.get(seq) is not None] if store else []
         if known is None or store is None or not seqs:
             self.counters["nack-unknown"] += 1
@@ -235,15 +225,8 @@ class Publisher:
 
     def _rotate(self, now: float) -> None:
         """Begin an epoch with new random keys, and grant it to those who stay."""
-        sealer, store = self._sealer, self._store
-        self._last_seq = sealer.next_seq - 1
-        if self._last_seq:
-            datagram = sealer.rotate()
-            self._rotates += [(now + wait, datagram) for wait in c.ROTATE_SCHEDULE]
-            store.expires = now + c.OLD_EPOCH_LIFE
-            self._old = [*self._old, store][-c.MAX_OLD_EPOCHS :]
         self._outgoing.restart()
-        self._begin_epoch(sealer.keys.epoch + 1, now)
+        self._epochs.rotate(self._outgoing.next_number, now)
         self._roster.review(now)
         self._roster.left = False
         rtt = 0.0
@@ -256,30 +239,25 @@ class Publisher:
             self._settled = now + min(max(2 * rtt, c.SETTLE_MIN), c.SETTLE_MAX)
 
     def _grant(self, *, backlog: bool) -> Grant:
-        keys = self._sealer.keys
+        sealer = self._epochs.sealer
+        keys = sealer.keys
         return g.Grant(
             topic=self.topic, channel=keys.channel, epoch=keys.epoch, generation=keys.generation,
-            chain_key=keys.chain_key, signing_key=keys.signing_key, next_seq=self._sealer.next_seq, group=self._group,
-            history=self._history.limit, heartbeat_ms=int(c.HEARTBEAT_LAST * 1000), last_seq=self._last_seq,
+            chain_key=keys.chain_key, signing_key=keys.signing_key, next_seq=sealer.next_seq, group=self._group,
+            history=self._history.limit, heartbeat_ms=int(c.HEARTBEAT_LAST * 1000), last_seq=self._epochs.last_seq,
             number=self._outgoing.next_number, run=self.run, mode=self._mode, backlog=backlog,
         )  # fmt: skip
 
     def _rotation_due(self, now: float) -> bool:
         if self._roster.left:
-            return now >= self._began + c.LEAVE_SPACING
-        number = self._outgoing.next_number - self._first_number
-        return now >= self._began + c.GROUP_EPOCH_LIFE or number >= c.GROUP_EPOCH_MESSAGES
+            return now >= self._epochs.began + c.LEAVE_SPACING
+        return self._epochs.worn_out(self._outgoing.next_number, now)
 
     def _admit(self, now: float) -> None:
         """Grant the keys, from here on, to those who have asked. Between two messages only."""
         self._joined = now
-        sealer = self._sealer
-        if sealer.next_seq > self._unused_from:  # else nobody has used this generation yet
-            if sealer.keys.generation < c.MAX_GENERATION:
-                sealer.keys.step()
-                self._unused_from = sealer.next_seq
-            else:
-                self._rotate(now)
+        if not self._epochs.step():
+            self._rotate(now)
         joining, self._joining = self._joining, {}
         for name, (key, ask) in joining.items():
             code = self._roster.refusal(name, key, now)
@@ -292,28 +270,24 @@ class Publisher:
             for part in self._history.backlog(ask, member.grant.number):
                 member.tell(part)
         if self.members:
-            self._beat = c.HEARTBEAT_FIRST
-            self._beat_latest = min(self._beat_latest, now + c.HEARTBEAT_LAST)
-            self._beat_at = min(self._beat_at, now + self._beat)
+            self._pulse.joined(now)
 
     # --- sending ------------------------------------------------------------------------------------
 
     def transmits(self, now: float) -> list[bytes]:
         """Return the datagrams to send to the group now, in order; sealing happens here."""
-        out: list[bytes] = []
         if self._joining and not self._outgoing.midway and now >= self._joined + c.JOIN_SPACING:
             self._admit(now)
         if not self.members:
             self._skip()
-            return out
-        while self._rotates and self._rotates[0][0] <= now:
-            out.append(self._rotates.pop(0)[1])
-        for store in (self._store, *self._old):
+            return []
+        out = self._epochs.rotates(now)
+        for store in self._epochs.stores():
             self._repair(store, out, now)
         while self._outgoing and self.members and now >= self._settled and self._rate.budget(now) > 0:
             if self._outgoing.midway or not self._new_page(now):
                 self._data(out, now)
-        if now >= self._beat_at:
+        if now >= self._pulse.due:
             self._heartbeat(out, now)
         return out
 
@@ -345,16 +319,16 @@ class Publisher:
         boundary = self._outgoing.midway and (bool(self._joining) or self._rotation_due(now))
         bodies, done, signed = self._outgoing.batch(limit, boundary=boundary)
         self._history.add(self._outgoing.next_number - len(done), done)
-        datagrams = [self._sealer.data(bodies[0])] if signed else self._sealer.covered(bodies)
+        sealer = self._epochs.sealer
+        datagrams = [sealer.data(bodies[0])] if signed else sealer.covered(bodies)
         self._sent(datagrams, out)
         self._relay(datagrams)
         self.counters["data"] += len(bodies)
         self._traffic.data_at = now
-        self._beat = c.HEARTBEAT_FIRST
-        self._beat_at = min(now + self._beat, self._beat_latest)
+        self._pulse.data(now)
 
     def _sent(self, datagrams: list[bytes], out: list[bytes]) -> None:
-        self._store.add(datagrams)
+        self._epochs.store.add(datagrams)
         size = sum(map(len, datagrams))
         self._rate.sent(size)
         self._traffic.size += size
@@ -370,16 +344,25 @@ class Publisher:
                     member.behind = True
                     self.counters["relay-full"] += 1
 
+    def _catch_up(self, member: Member, highest: int) -> None:
+        """Relay what went to the group before the subscriber said that it does not hear it."""
+        store = self._epochs.store
+        first = max(highest + 1, store.oldest, member.grant.next_seq if member.grant else 1)
+        for seq in range(first, store.last + 1):
+            datagram = store.get(seq)
+            if datagram is None or not member.relay(self.topic, datagram):
+                member.behind = True
+                return
+
     def _heartbeat(self, out: list[bytes], now: float) -> None:
-        datagram = self._sealer.heartbeat(self._store.oldest, len(self.members), self._outgoing.next_number)
+        oldest = self._epochs.store.oldest
+        datagram = self._epochs.sealer.heartbeat(oldest, len(self.members), self._outgoing.next_number)
         self._sent([datagram], out)
         self.counters["heartbeat"] += 1
         # Heartbeats are not relayed: by them a deaf subscriber learns that multicast arrives again.
         if any(member.behind for member in self._roster.deaf.values()):
             self._relay([datagram])
-        self._beat = min(2 * self._beat, c.HEARTBEAT_LAST)
-        self._beat_latest = now + c.HEARTBEAT_LAST
-        self._beat_at = now + self._beat
+        self._pulse.sent(now)
 
     def controls(self, room: Callable[[Hashable], float] = _unlimited) -> Iterator[tuple[Hashable, bytes]]:
         """Yield what is to be told to which session, in order and reliably; `room` is how many bytes it takes."""
@@ -396,17 +379,14 @@ class Publisher:
         if self._joining and not self._outgoing.midway:
             due = self._joined + c.JOIN_SPACING
         if self.members:
-            due = min(due, self._beat_at)
-            if self._rotates:
-                due = min(due, self._rotates[0][0])
+            due = min(due, self._pulse.due, self._epochs.next_rotate())
             if self._outgoing:
                 due = min(due, max(self._settled, self._rate.ready_at()))
-            for store in (self._store, *self._old):
+            for store in self._epochs.stores():
                 due = min(due, store.timeout(self._repairs))
-        if self._old:
-            due = min(due, self._old[0].expires)
+        due = min(due, self._epochs.next_expiry())
         return None if due == math.inf else due
 
     def handle_timeout(self, now: float) -> None:
         """Forget what is old; what is due is in the next `transmits`."""
-        self._old = [store for store in self._old if store.expires > now]
+        self._epochs.expire(now)

@@ -86,9 +86,9 @@ class Subscriber:
     # --- the application ----------------------------------------------------------------------------
 
     @property
-    def channels(self) -> list[bytes]:
+    def channels(self) -> tuple[bytes, ...]:
         """The channel ids whose datagrams are for this subscription."""
-        return list(self._by_channel)
+        return tuple(self._by_channel)
 
     @property
     def multicast(self) -> bool:
