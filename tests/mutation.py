@@ -3,7 +3,7 @@
     python tests/mutation.py            all of them, about two minutes; exits with 1 when one survives
     python tests/mutation.py cookie     those whose name contains the word
 
-A mutation replaces one piece of text in a copy of mp2p_core; the tests named beside it run against the copy.
+A mutation replaces one piece of text in a copy of mp2p_core or mp2p_rpc; the tests named beside it run against it.
 They stand in tests/mutations.txt. Not part of the suite, but tests/test_mutations.py sees to it that every
 text to replace is still there exactly once.
 """
@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "packages/mp2p-core/src/mp2p_core"
-CORE_TESTS = ROOT / "packages/mp2p-core/tests"
 TOP_TESTS = ROOT / "tests"
+PACKAGES = {"mp2p_core": ROOT / "packages/mp2p-core", "mp2p_rpc": ROOT / "packages/mp2p-rpc"}
 TIMEOUT = 600  # for a mutation that makes the code run for ever; seconds
 
 
@@ -31,11 +30,22 @@ class Mutation(NamedTuple):
     """One check, broken."""
 
     name: str
+    package: str
     file: str
     tests: str
     """Names of test files without `test_` and `.py`, then optionally `:` and an expression for pytest's -k."""
     old: str
     new: str
+
+    @property
+    def source(self) -> Path:
+        """The file to be broken."""
+        return PACKAGES[self.package] / "src" / self.package / self.file
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of tests that should notice."""
+        return _test_files(self.package, self.tests)
 
 
 def _parse(text: str) -> list[Mutation]:
@@ -47,8 +57,19 @@ def _parse(text: str) -> list[Mutation]:
         head, *changes = lines
         name, module, tests = (part.strip() for part in head.split("|"))
         old, new = ("\n".join(line[2:] for line in changes if line[0] == sign) for sign in "-+")
-        mutations.append(Mutation(name, f"proto/{module}.py", tests, old, new))
+        if module.startswith("rpc/"):
+            package, file = "mp2p_rpc", f"{module.removeprefix('rpc/')}.py"
+        else:
+            package, file = "mp2p_core", f"proto/{module}.py"
+        mutations.append(Mutation(name, package, file, tests, old, new))
     return mutations
+
+
+def _test_files(package: str, tests: str) -> list[Path]:
+    folders = (PACKAGES[package] / "tests", TOP_TESTS)
+    names = tests.partition(":")[0].split()
+    paths = [folder / f"test_{name}.py" for name in names for folder in folders]
+    return [path for path in paths if path.exists()]
 
 
 MUTATIONS = _parse((TOP_TESTS / "mutations.txt").read_text())
@@ -63,13 +84,11 @@ class Result(NamedTuple):
     seconds: float
 
 
-def _pytest(tests: str, copy: Path) -> tuple[int, str]:
-    """Run "one two:expression" against the copy; returns pytest's exit code and output."""
-    names, _, expression = tests.partition(":")
-    paths = [folder / f"test_{name}.py" for name in names.split() for folder in (CORE_TESTS, TOP_TESTS)]
+def _pytest(paths: list[Path], expression: str, copy: Path) -> tuple[int, str]:
+    """Run tests against the copy; returns pytest's exit code and output."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["-k", expression] if expression else []
-    command += [str(path) for path in paths if path.exists()]
+    command += [str(path) for path in paths]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
@@ -80,18 +99,23 @@ def _pytest(tests: str, copy: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def _copy(folder: Path) -> None:
+    for name, package in PACKAGES.items():
+        shutil.copytree(package / "src" / name, folder / name)
+
+
 def _try(mutation: Mutation) -> Result:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mp2p-mutation-") as folder:
         copy = Path(folder)
-        shutil.copytree(SOURCE, copy / "mp2p_core")
-        file = copy / "mp2p_core" / mutation.file
+        _copy(copy)
+        file = copy / mutation.package / mutation.file
         text = file.read_text()
         assert text.count(mutation.old) == 1, (
             f"{mutation.name}: the text to replace is not there exactly once"
         )
         file.write_text(text.replace(mutation.old, mutation.new))
-        code, output = _pytest(mutation.tests, copy)
+        code, output = _pytest(mutation.paths, mutation.tests.partition(":")[2], copy)
     failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     # 1 means that tests ran and failed. Anything else, such as no test collected, proves nothing.
     note = (
@@ -106,16 +130,15 @@ def _baseline() -> bool:
     """See that the same tests pass against an unchanged copy, and that the copy is what they import."""
     with tempfile.TemporaryDirectory(prefix="mp2p-mutation-") as folder:
         copy = Path(folder)
-        shutil.copytree(SOURCE, copy / "mp2p_core")
+        _copy(copy)
         found = subprocess.run(
-            [sys.executable, "-c", "import mp2p_core; print(mp2p_core.__file__)"],
+            [sys.executable, "-c", "import mp2p_core, mp2p_rpc; print(mp2p_core.__file__, mp2p_rpc.__file__)"],
             env={**os.environ, "PYTHONPATH": folder}, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        if not found.startswith(folder):
+        if not all(each.startswith(folder) for each in found.split()):
             print(f"tests would import {found.strip()}, not the copy")
             return False
-        names = sorted({name for mutation in MUTATIONS for name in mutation.tests.partition(":")[0].split()})
-        code, output = _pytest(" ".join(names), copy)
+        code, output = _pytest(sorted({path for mutation in MUTATIONS for path in mutation.paths}), "", copy)
         if code:
             print(output[-3000:])
         return code == 0

@@ -25,7 +25,7 @@ script = _load()
 
 @pytest.mark.parametrize("mutation", script.MUTATIONS, ids=lambda mutation: mutation.name)
 def test_the_text_to_replace_is_there_exactly_once(mutation: script.Mutation) -> None:  # type: ignore[name-defined]  # loaded by path
-    text = (script.SOURCE / mutation.file).read_text()
+    text = mutation.source.read_text()
     assert text.count(mutation.old) == 1
     assert mutation.old != mutation.new
     compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
@@ -35,6 +35,6 @@ def test_names_are_unique_and_the_tests_exist() -> None:
     names = [mutation.name for mutation in script.MUTATIONS]
     assert len(names) == len(set(names))
     for mutation in script.MUTATIONS:
-        for name in mutation.tests.partition(":")[0].split():
-            files = [folder / f"test_{name}.py" for folder in (script.CORE_TESTS, script.TOP_TESTS)]
-            assert any(file.exists() for file in files), name
+        assert {path.stem.removeprefix("test_") for path in mutation.paths} == {
+            *mutation.tests.partition(":")[0].split()
+        }

@@ -387,6 +387,19 @@ async def test_C4_a_policy_that_fails_lets_nobody_in(net: Any, caplog: pytest.Lo
     assert "KeyError: 'mine'" in caplog.text
 
 
+async def test_C4_nothing_but_True_lets_anybody_in(net: Any) -> None:
+    class Careless:
+        def may_connect(self, _key: object) -> bool:
+            return True
+
+        def may_call(self, _key: object, _method: str) -> bool:
+            return 1  # type: ignore[return-value] # the mistake in question
+
+    async with net.serving(Thermostat(), allow=Careless()) as (peer, _):
+        with pytest.raises(NotAllowed):
+            await peer.client(Thermostat).set_target(1)
+
+
 async def test_two_offers_of_a_node_have_their_own_rules(net: Any) -> None:
     async with net.serving(Thermostat()) as (peer, server):
         async with server.serving(greet, allow={peer._node.key: ["gr*"]}):

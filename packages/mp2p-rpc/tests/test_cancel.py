@@ -63,7 +63,7 @@ class Slow(Service):
                 yield each
 
     async def stubborn(self) -> str:
-        with self._noted("stubborn"), anyio.CancelScope(shield=True):
+        with self._noted("stubborn"), anyio.move_on_after(15, shield=True):  # so that a test that fails ends
             await self.release.wait()
         return "done"
 
@@ -216,7 +216,7 @@ async def test_F7_calls_that_were_given_up_count_until_their_handlers_have_ended
                 tasks.start_soon(peer.client(Slow).stubborn)
             await until(lambda: slow.running == 2)
             tasks.cancel_scope.cancel()
-        with pytest.raises(Busy, match="2 calls of this key"):
+        with pytest.raises(Busy, match="2 calls of this key"), anyio.fail_after(10):
             await peer.client(Slow).unary()
         slow.release.set()
         await until(lambda: slow.running == 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -12,7 +12,7 @@ import pytest
 
 import mp2p_core
 from mp2p_core import StreamClosed
-from mp2p_rpc import Busy, Limits, Service
+from mp2p_rpc import Busy, Call, InternalError, Limits, OutcomeUnknown, Service
 from mp2p_rpc.frames import CallHeader, FrameType, encode_call, encode_frame
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +56,7 @@ async def test_calls_wait_for_a_handler_in_order_and_then_the_peer_is_busy(net: 
             for number in range(3):
                 tasks.start_soon(measure, number)
                 await until(lambda number=number: sum(len(each.incoming) for each in _.peers()) == number + 1)
-            with pytest.raises(Busy, match="as many calls wait as may") as busy:
+            with pytest.raises(Busy, match="as many calls wait as may") as busy, anyio.fail_after(10):
                 await client.measure(3)
             assert busy.value.method == "Lab.measure"
             assert lab.order == [0]
@@ -95,7 +95,7 @@ async def test_one_peer_has_its_share(net: Any, until: Any) -> None:
             tasks.start_soon(peer.client(Lab).measure, 0)
             tasks.start_soon(peer.client(Lab).measure, 1)
             await until(lambda: len(lab.order) == 2)
-            with pytest.raises(Busy, match="2 calls of this key"):
+            with pytest.raises(Busy, match="2 calls of this key"), anyio.fail_after(10):
                 await peer.client(Lab).measure(2)
             async with peer._node.connect(server.contact):  # the share is that of the key's connection
                 pass
@@ -123,6 +123,44 @@ async def test_a_slow_reader_of_results_stops_the_handler(net: Any, size: int) -
         while lab.sent == stopped_at:  # as it is read, it goes on
             assert len(await anext(results)) == size
         await results.aclose()
+
+
+@pytest.mark.parametrize("end", ["stop serving", "deadline", "error"])
+async def test_an_end_that_finds_no_room_waits_for_nobody(net: Any, until: Any, end: str) -> None:
+    """The reader has stopped reading, and what the handler has sent fills the stream."""
+
+    class Full(Service):
+        async def fill(self) -> AsyncIterator[bytes]:
+            for _ in range(13):
+                yield bytes(100_000)
+            if end == "error":
+                raise KeyError(end)
+            await anyio.sleep_forever()
+
+        async def more(self) -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(100_000)
+
+    async def drain(results: AsyncIterator[bytes]) -> None:
+        async for _ in results:
+            pass
+
+    @contextmanager
+    def short(call: Call) -> Iterator[None]:
+        call.deadline = anyio.current_time() + (0.1 if end == "deadline" else 1000)
+        yield
+
+    async with net.serving(Lab()) as (peer, server):
+        async with server.serving(Full(), allow="any"):
+            client = peer.client(Full, interceptors=[short])
+            results = client.fill() if end == "error" else client.more()
+            await anext(results)
+            await anyio.wait_all_tasks_blocked()
+        # `serving` has come to its end, though nobody has read on.
+        with pytest.raises((OutcomeUnknown, InternalError)):  # what there was no room for cannot be told
+            await drain(results)
+        await until(lambda: not any(each.incoming for each in server.peers()))
+        assert await peer.client(Lab).take(b"x") == 1
 
 
 async def test_a_slow_handler_stops_the_caller(net: Any) -> None:

@@ -269,7 +269,8 @@ class Stream(ByteStream):
         self.abandoned = None
         if self.alive:
             self._streams.stop(self.number, code)
-            self._flush(self._connection)
+            if self._streams.wants_to_send():  # a stream that has ended in order needs no word more
+                self._flush(self._connection)
         self.wake()
 
     def serve(self) -> None:

@@ -27,12 +27,14 @@ _TURNS: Final = 16
 class Exchange:
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
-    __slots__ = ("_reader", "_turn", "stream")
+    __slots__ = ("_reader", "_turn", "stream", "torn")
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self.stream = stream
         self._reader = FrameReader(limit)
         self._turn = 0
+        self.torn = False
+        """Whether a frame may have been sent in part, because sending it was cancelled: nothing may follow it."""
 
     @property
     def limit(self) -> int:
@@ -85,6 +87,8 @@ class Exchange:
         if self._turn % _TURNS == 0:
             await checkpoint()
         if not self.stream.send_nowait(data, last=last):
+            self.torn = True
             await self.stream.send(data)
+            self.torn = False
             if last:
                 await self.stream.send_eof()

@@ -6,13 +6,13 @@ import logging
 import math
 import random
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mp2p_core import Closed, StreamReset
+from mp2p_core import Closed, StreamClosed, StreamReset
 from mp2p_rpc.answers import describe_bad_message, refusal
 from mp2p_rpc.boundary import Boundary
 from mp2p_rpc.call import Call, enter_call
@@ -207,11 +207,17 @@ class Incoming:
     def _refuse(self, body: ErrorBody) -> bool:
         """Answer with an error, without a handler. Returns True."""
         if not self._abandoned:
-            self._answered = True
-            self._stream.send_nowait(encode_error(body), last=True)
-            self._stream.close_now()
+            self._say(body)
         self._end()
         return True
+
+    def _say(self, body: ErrorBody) -> None:
+        """Answer with an error where nothing can be awaited, or give the stream up if there is no room for it."""
+        self._answered = True
+        with suppress(StreamClosed, Closed):
+            if not self._exchange.torn and self._stream.send_nowait(encode_error(body), last=True):
+                self._stream.close_now()
+        self._stream.abort(STOPPED)
 
     def _end(self) -> None:
         self._stream.abandoned = None
@@ -237,16 +243,23 @@ class Incoming:
                 with boundary:
                     await self._handle(offer.interceptors)
             if not (self._answered or self._abandoned):
-                answer = self._answer_to(boundary.error)
-                with anyio.CancelScope() as self._scope:
-                    await self._send(encode_error(answer), last=True)
+                await self._report(boundary.error)
         finally:
             if not (self._answered or self._abandoned):  # the node is closing
-                self._answered = True
-                self._stream.send_nowait(encode_error(ErrorBody(ErrorKind.STOPPED)), last=True)
+                self._say(ErrorBody(ErrorKind.STOPPED))
             self._stream.close_now()
             self._end()
             offer.leave(self)
+
+    async def _report(self, error: Exception | None) -> None:
+        """Answer with an error, behind what the handler has sent already."""
+        if error is None:
+            # Nobody waits for the room that this may need: the time is over, or `serve` is to end.
+            self._say(ErrorBody(ErrorKind.STOPPED if self._stopped else ErrorKind.DEADLINE))
+            return
+        answer = encode_error(self._answer_to(error))
+        with anyio.CancelScope() as self._scope, suppress(StreamClosed, Closed, anyio.ClosedResourceError):
+            await self._send(answer, last=True)
 
     async def _handle(self, interceptors: Any) -> None:
         method = self._method
@@ -286,12 +299,10 @@ class Incoming:
         if last:
             self._answered = True
 
-    def _answer_to(self, error: Exception | None) -> ErrorBody:
+    def _answer_to(self, error: Exception) -> ErrorBody:
         """Decide what a caller is told of what has ended its call: never more than the handler meant to say."""
         assert self._method is not None
         assert self._call is not None
-        if error is None:
-            return ErrorBody(ErrorKind.STOPPED if self._stopped else ErrorKind.DEADLINE)
         if isinstance(error, _BadItem):
             return ErrorBody(ErrorKind.REQUEST, error.reason, str(error))
         if isinstance(error, Misfit):

@@ -70,15 +70,15 @@ def check_untrusted(data: bytes, *, depth: int, elements: int) -> None:
     at = 0
     left = 1  # values to come in the container that is open
     outer: list[int] = []  # the same of those around it
-    while True:
+    while at <= end:
         while not left:
             if not outer:
                 if at != end:
                     raise BadMessage("malformed", f"{end - at} bytes follow the message")
                 return
             left = outer.pop()
-        if at >= end:
-            raise BadMessage("malformed", "the message is cut short")
+        if at == end:
+            break
         left -= 1
         first = data[at]
         kind = kinds[first]
@@ -102,14 +102,14 @@ def check_untrusted(data: bytes, *, depth: int, elements: int) -> None:
             if elements < 0:
                 raise BadMessage("too-many", "the message has more values than are taken")
             if values > end - at:
-                raise BadMessage("malformed", "the message is cut short")
+                break
             if len(outer) >= depth:
                 raise BadMessage("too-deep", f"the message nests deeper than {depth}")
             outer.append(left)
             left = values
             if count >= _RUN and not is_map and (size := kinds[data[at]]) >= 0:
                 stop = at + count * (size + 1)
-                if stop <= end and data[at : stop : size + 1] == data[at : at + 1] * count:
+                if data[at : stop : size + 1] == data[at : at + 1] * count:
                     at, left = stop, 0
         elif kind == _EXTENSION:
             mark, size = _TIMES[first]
@@ -118,5 +118,4 @@ def check_untrusted(data: bytes, *, depth: int, elements: int) -> None:
             at += len(mark) + size
         else:
             raise BadMessage("malformed", f"the message has a byte that begins nothing: {first:#04x}")
-        if at > end:
-            raise BadMessage("malformed", "the message is cut short")
+    raise BadMessage("malformed", "the message is cut short")
