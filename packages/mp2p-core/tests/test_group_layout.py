@@ -38,8 +38,11 @@ def test_the_header_is_that_of_the_protocol_to_the_byte() -> None:
 
 
 def test_bodies_are_those_of_the_protocol_to_the_byte() -> None:
-    assert la.data_body(la.BEGIN, 2**32 + 5, b"xy") == bytes.fromhex("01 00000005") + b"xy"
-    assert la.several_body(5, [b"a", b"", b"bc"]) == bytes.fromhex("07 00000005 03 0001 0000 0002") + b"abc"
+    assert la.data_plain(la.DATA, la.BEGIN, 2**32 + 5, b"xy") == bytes.fromhex("11 00000005") + b"xy"
+    assert (
+        la.several_plain(la.DATA_COVERED, 5, [b"a", b"", b"bc"])
+        == bytes.fromhex("72 00000005 03 0001 0000 0002") + b"abc"
+    )
     assert la.manifest_body([b"1" * 16, b"2" * 16]) == b"\x02" + b"1" * 16 + b"2" * 16
     assert la.heartbeat_body(1, 2, 3, 2**32 + 4) == bytes.fromhex(
         "0000000000000001 0000000000000002 00000003 00000004"
@@ -126,7 +129,7 @@ def test_P1_any_bytes_raise_nothing_but_bad_packet(data: bytes) -> None:
     st.integers(0, 2**32 - 1), st.lists(st.binary(max_size=20), min_size=1, max_size=255), st.integers(0, 70)
 )
 def test_several_messages_come_back_whatever_follows(number: int, messages: list[bytes], tail: int) -> None:
-    body = b"\x01" + la.several_body(number, messages)
+    body = la.several_plain(la.DATA, number, messages)
     data = la.parse_data_untrusted(body + bytes(tail), len(body))
     assert (data.number, data.messages, data.piece) == (number, messages, None)
 
@@ -135,24 +138,24 @@ def test_several_messages_come_back_whatever_follows(number: int, messages: list
     "body",
     [
         b"",
-        b"\x03\0\0\0",
-        b"\x08\0\0\0\0x",  # a flag that there is not
-        b"\x05\0\0\0\0\x01\0\x01x",  # SEVERAL without END
-        b"\x07\0\0\0\0",
-        b"\x07\0\0\0\0\0",  # none
-        b"\x07\0\0\0\0\x02\0\x01",  # lengths cut
-        b"\x07\0\0\0\0\x01\0\x02x",  # message cut
-        b"\x07\0\0\0\0\x01\0\x01xy",  # more than there should be
+        b"\x31\0\0\0",
+        b"\x81\0\0\0\0x",  # a flag that there is not
+        b"\x51\0\0\0\0\x01\0\x01x",  # SEVERAL without END
+        b"\x71\0\0\0\0",
+        b"\x71\0\0\0\0\0",  # none
+        b"\x71\0\0\0\0\x02\0\x01",  # lengths cut
+        b"\x71\0\0\0\0\x01\0\x02x",  # message cut
+        b"\x71\0\0\0\0\x01\0\x01xy",  # more than there should be
     ],
 )
 def test_data_that_contradicts_itself_is_refused(body: bytes) -> None:
     with pytest.raises(BadPacket):
-        la.parse_data_untrusted(b"\x01" + body, 1 + len(body))
+        la.parse_data_untrusted(body, len(body))
 
 
 @pytest.mark.parametrize(("flags", "piece"), [(3, None), (0, b"xy"), (1, b"xy"), (2, b"xy")])
 def test_one_message_or_a_piece_of_one(flags: int, piece: bytes | None) -> None:
-    body = b"\x01" + la.data_body(flags, 9, b"xy")
+    body = la.data_plain(la.DATA, flags, 9, b"xy")
     found = la.parse_data_untrusted(body, len(body))
     assert (found.flags, found.number, found.piece) == (flags, 9, piece)
     assert found.messages == ([b"xy"] if piece is None else [])

@@ -22,11 +22,18 @@ from mp2p_core.proto.group.sealing import Sealer
 from mp2p_core.proto.noise_suite import nonce_little_endian
 
 OWNER = b"P" * 32
-BODY = la.data_body(la.WHOLE, 0, b"hello")
 
 
-def bodies(count: int, first: int = 0) -> list[bytes]:
-    return [la.data_body(la.WHOLE, first + n, b"message %d" % (first + n)) for n in range(count)]
+def data(number: int, content: bytes, kind: int = la.DATA) -> bytes:
+    return la.data_plain(kind, la.WHOLE, number, content)
+
+
+HELLO = data(0, b"hello")
+COVERED = data(0, b"hello", la.DATA_COVERED)
+
+
+def plains(count: int, first: int = 0) -> list[bytes]:
+    return [data(n, b"message %d" % n, la.DATA_COVERED) for n in range(first, first + count)]
 
 
 class Pair:
@@ -85,19 +92,19 @@ class Pair:
 
 def test_a_datagram_is_that_of_the_protocol_to_the_byte() -> None:
     pair = Pair()
-    datagram = pair.sealer.data(BODY)
+    datagram = pair.sealer.data(HELLO)
     header = la.group_header(0, pair.keys.channel, 1)
     assert datagram[:20] == header
     key = message_key(pair.keys.chain_key, pair.keys.channel, 0)
     plain = ChaCha20Poly1305(key).decrypt(bytes(4) + (1).to_bytes(8, "little"), datagram[20:], header)
-    assert plain[:-64] == b"\x01" + BODY
-    signed = b"mp2p-v1 group\0" + OWNER + header + b"\x01" + BODY
+    assert plain[:-64] == HELLO
+    signed = b"mp2p-v1 group\0" + OWNER + header + HELLO
     Ed25519PublicKey.from_public_bytes(pair.keys.signing_key).verify(plain[-64:], signed)
 
 
 def test_a_manifest_names_the_datagrams_that_follow_it() -> None:
     pair = Pair()
-    manifest, *covered = pair.sealer.covered(bodies(3))
+    manifest, *covered = pair.sealer.covered(plains(3))
     plain = pair.lane._opener.decrypt_untrusted(manifest, 0, 1)
     assert plain[:-64] == b"\x03\x03" + b"".join(sha256(each).digest()[:16] for each in covered)
     assert [la.group_fields(each)[4] for each in (manifest, *covered)] == [1, 2, 3, 4]
@@ -108,7 +115,7 @@ def test_a_manifest_names_the_datagrams_that_follow_it() -> None:
 @pytest.mark.parametrize("how", ["one", "many"])
 def test_G1_an_outsider_injects_replays_and_edits_in_vain(how: str) -> None:
     pair = Pair()
-    sent = [pair.sealer.data(BODY)] if how == "one" else pair.sealer.covered(bodies(3))
+    sent = [pair.sealer.data(HELLO)] if how == "one" else pair.sealer.covered(plains(3))
     before = pair.state
     rng = random.Random(5)
     for datagram in sent:
@@ -147,7 +154,7 @@ def insider(pair: Pair, kind: int, body: bytes, seq: int) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (la.DATA, BODY),
+        (HELLO[0], HELLO[1:]),
         (la.MANIFEST, la.manifest_body([b"x" * 16])),
         (la.HEARTBEAT, la.heartbeat_body(50, 40, 1, 99)),
         (la.ROTATE, la.rotate_body(0)),
@@ -157,9 +164,9 @@ def insider(pair: Pair, kind: int, body: bytes, seq: int) -> bytes:
 @pytest.mark.parametrize("seq", [4, 6, 100])
 def test_G2_an_insider_speaks_for_the_publisher_in_vain(kind: int, body: bytes, seq: int) -> None:
     pair = Pair()
-    for datagram in (pair.sealer.data(BODY), *pair.sealer.covered(bodies(2, 1))):
+    for datagram in (pair.sealer.data(HELLO), *pair.sealer.covered(plains(2, 1))):
         pair.take(datagram)
-    lost = pair.sealer.data(la.data_body(la.WHOLE, 3, b"later"))
+    lost = pair.sealer.data(data(3, b"later"))
     before = pair.state
     assert pair.take(insider(pair, kind, body, seq + 1)) == "group-forged"
     assert pair.state == before
@@ -171,7 +178,7 @@ def test_G2_an_insider_speaks_for_the_publisher_in_vain(kind: int, body: bytes, 
 
 def test_G2_an_insider_repeats_a_signature_over_other_content_in_vain() -> None:
     pair = Pair()
-    genuine = pair.sealer.data(BODY)
+    genuine = pair.sealer.data(HELLO)
     plain = pair.lane._opener.decrypt_untrusted(genuine, 0, 1)
     for plaintext in (
         plain[:-70] + b"x" + plain[-69:],
@@ -188,7 +195,7 @@ def test_G2_an_insider_repeats_a_signature_over_other_content_in_vain() -> None:
 @pytest.mark.parametrize("what", ["channel", "generation", "topic"])
 def test_G3_an_insider_moves_a_datagram_elsewhere_in_vain(what: str) -> None:
     pair = Pair()
-    genuine = pair.sealer.data(BODY)
+    genuine = pair.sealer.data(HELLO)
     plain = pair.lane._opener.decrypt_untrusted(genuine, 0, 1)
     if what == "generation":
         header = la.group_header(1, pair.keys.channel, 1)
@@ -206,15 +213,15 @@ def test_G3_an_insider_moves_a_datagram_elsewhere_in_vain(what: str) -> None:
 def test_G3_the_publisher_is_part_of_what_is_signed() -> None:
     pair = Pair()
     sealer = Sealer(b"Q" * 32, pair.keys)
-    assert pair.take(sealer.data(BODY)) == "group-forged"
+    assert pair.take(sealer.data(HELLO)) == "group-forged"
 
 
 @pytest.mark.parametrize("seq", [2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, c.GROUP_WINDOW + 5, 7])
 def test_G4_an_insider_claims_a_far_seq_in_vain(seq: int) -> None:
     pair = Pair()
-    pair.take(pair.sealer.data(BODY))
+    pair.take(pair.sealer.data(HELLO))
     before = pair.state
-    for plaintext in (b"\x02" + BODY, b"\x01" + BODY + bytes(64), b"\x06" + bytes(50), b"\x07", b"\x01"):
+    for plaintext in (COVERED, HELLO + bytes(64), b"\x06" + bytes(50), b"\x07", b"\x01"):
         pair.take(pair.forge(plaintext, seq))
         assert pair.state == before
 
@@ -233,7 +240,7 @@ def test_generations_go_on_whichever_arrives_first() -> None:
     pair = Pair()
     sent = []
     for n in range(5):
-        sent.append(pair.sealer.data(la.data_body(la.WHOLE, n, b"%d" % n)))
+        sent.append(pair.sealer.data(data(n, b"%d" % n)))
         pair.keys.step()
     for datagram in reversed(sent):
         assert pair.take(datagram) == "Data"
@@ -242,7 +249,7 @@ def test_generations_go_on_whichever_arrives_first() -> None:
 
 def test_G6_data_waits_for_a_manifest_that_comes_late() -> None:
     pair = Pair()
-    manifest, *covered = pair.sealer.covered(bodies(5))
+    manifest, *covered = pair.sealer.covered(plains(5))
     before = pair.state
     for datagram in covered + covered:
         assert pair.take(datagram) == "Unproven"
@@ -255,23 +262,23 @@ def test_G6_data_waits_for_a_manifest_that_comes_late() -> None:
 
 def test_G6_what_waits_is_bounded() -> None:
     pair = Pair()
-    pair.take(pair.sealer.data(BODY))
+    pair.take(pair.sealer.data(HELLO))
     for seq in range(2, 2000):
-        pair.take(pair.forge(b"\x02" + BODY + b"%d" % seq, seq))
+        pair.take(pair.forge(COVERED + b"%d" % seq, seq))
     assert len(pair.lane._opener._held) == c.GROUP_HELD
     for n in range(10):
-        pair.take(pair.forge(b"\x02" + BODY + b"%d" % n, 3000))
+        pair.take(pair.forge(COVERED + b"%d" % n, 3000))
     assert sum(seq == 3000 for seq, _ in pair.lane._opener._held) == 2
     assert pair.delivered == [b"hello"]
 
 
 def test_G6_a_manifest_that_covers_what_has_come_delivers_nothing_twice() -> None:
     pair = Pair()
-    for datagram in pair.sealer.covered(bodies(2)):
+    for datagram in pair.sealer.covered(plains(2)):
         pair.take(datagram)
     # The publisher's own mistake, signed: it covers seqs 2 to 4 again, and 5.
     header = la.group_header(0, pair.keys.channel, 4)
-    late = pair.forge(b"\x02" + la.data_body(la.WHOLE, 2, b"late"), 5)
+    late = pair.forge(data(2, b"late", la.DATA_COVERED), 5)
     digests = [sha256(late).digest()[:16]] * 3
     plain = b"\x03" + la.manifest_body(digests)
     again = pair.forge(plain + pair.keys.sign(b"mp2p-v1 group\0" + OWNER + header + plain), 4)
@@ -296,12 +303,12 @@ def test_G6_a_signed_manifest_of_none_or_of_too_many_is_silent(count: int) -> No
 def test_G6_manifests_are_forgotten_with_what_they_cover() -> None:
     pair = Pair()
     for n in range(200):
-        manifest, *covered = pair.sealer.covered(bodies(4, 4 * n))
+        manifest, *covered = pair.sealer.covered(plains(4, 4 * n))
         for datagram in (manifest, *covered[: 3 if n < 100 else 4]):
             pair.take(datagram)
     assert len(pair.lane._opener._digests) == 100
     pair.lane.give_up()
-    for datagram in pair.sealer.covered(bodies(1, 800)):
+    for datagram in pair.sealer.covered(plains(1, 800)):
         pair.take(datagram)
     assert len(pair.lane._opener._digests) == 0
 
@@ -309,8 +316,8 @@ def test_G6_manifests_are_forgotten_with_what_they_cover() -> None:
 @pytest.mark.parametrize("order", ["before the manifest", "after it"])
 def test_G7_a_datagram_of_another_hash_gives_way_to_the_genuine_one(order: str) -> None:
     pair = Pair()
-    manifest, first, second = pair.sealer.covered(bodies(2))
-    false = pair.forge(b"\x02" + la.data_body(la.WHOLE, 1, b"false"), 3)
+    manifest, first, second = pair.sealer.covered(plains(2))
+    false = pair.forge(data(1, b"false", la.DATA_COVERED), 3)
     if order == "after it":
         assert [pair.take(each) for each in (manifest, false)] == ["Manifest", "group-forged"]
     else:
@@ -327,8 +334,8 @@ def test_G7_a_datagram_of_another_hash_gives_way_to_the_genuine_one(order: str) 
 
 def test_G7_the_genuine_one_may_also_wait_beside_the_false_one() -> None:
     pair = Pair()
-    manifest, first = pair.sealer.covered(bodies(1))
-    pair.take(pair.forge(b"\x02" + la.data_body(la.WHOLE, 0, b"false"), 2))
+    manifest, first = pair.sealer.covered(plains(1))
+    pair.take(pair.forge(data(0, b"false", la.DATA_COVERED), 2))
     pair.take(first)
     pair.take(manifest)
     assert pair.delivered == [b"message 0"]
@@ -336,7 +343,7 @@ def test_G7_the_genuine_one_may_also_wait_beside_the_false_one() -> None:
 
 def test_a_lost_manifest_alone_is_asked_for_at_first() -> None:
     pair = Pair()
-    _, *covered = pair.sealer.covered(bodies(5))
+    _, *covered = pair.sealer.covered(plains(5))
     for datagram in covered:
         pair.take(datagram)
     pair.take(pair.sealer.heartbeat(1, 1, 5))
@@ -355,8 +362,8 @@ def test_no_nonce_is_used_twice() -> None:
     pair = Pair()
     seen: set[int] = set()
     make: list[Callable[[], list[bytes]]] = [
-        lambda: [pair.sealer.data(BODY)],
-        lambda: pair.sealer.covered(bodies(3)),
+        lambda: [pair.sealer.data(HELLO)],
+        lambda: pair.sealer.covered(plains(3)),
         lambda: [pair.sealer.heartbeat(1, 1, 1)],
     ]
     rng = random.Random(3)

@@ -16,7 +16,7 @@ SIZE = DATA_OVERHEAD + ROOM
 
 def unpack(bodies: list[bytes], feed: Feed) -> None:
     for body in bodies:
-        data = parse_data_untrusted(b"k" + body, len(body) + 1)
+        data = parse_data_untrusted(body, len(body))
         if data.piece is None:
             feed.take(Entry(data.number, len(data.messages), data.messages))
         else:
@@ -53,11 +53,11 @@ def test_one_that_fits_with_its_signature_goes_alone_and_more_go_together() -> N
     out.put(bytes(ROOM - SIGNATURE_SIZE))
     batch = out.batch(64)
     assert batch.signed
-    assert [len(body) - 5 for body in batch.bodies] == [ROOM - SIGNATURE_SIZE]
+    assert [len(body) - 5 for body in batch.plains] == [ROOM - SIGNATURE_SIZE]
     out.put(bytes(ROOM - SIGNATURE_SIZE + 1))
     batch = out.batch(64)
     assert not batch.signed, "with a signature it would be larger than a datagram"
-    assert len(batch.bodies) == 1
+    assert len(batch.plains) == 1
     for _ in range(3):
         out.put(b"12345")
     assert len(out.batch(64)[0]) == 1

@@ -171,8 +171,8 @@ class Insider:
         return [
             self.seal(plaintext, seq)
             for plaintext in (
-                b"\x01" + la.data_body(la.WHOLE, 5, b"false") + bytes(64),
-                b"\x02" + la.data_body(la.WHOLE, 5, b"false"),
+                la.data_plain(la.DATA, la.WHOLE, 5, b"false") + bytes(64),
+                la.data_plain(la.DATA_COVERED, la.WHOLE, 5, b"false"),
                 b"\x03" + la.manifest_body([b"x" * 16]) + bytes(64),
                 b"\x04" + la.heartbeat_body(2**60, 2**60, 1, 7) + bytes(64),
                 b"\x05" + la.rotate_body(1) + bytes(64),

@@ -8,8 +8,8 @@
     20  n ciphertext
      . 16 tag
 
-    plaintext: kind u8 | body | signature 64 (kinds 1, 3, 4 and 5)
-    1 DATA       flags u8 | number u32 | content, signed
+    plaintext: kind u8 | body | signature 64 (kinds 1, 3, 4 and 5); the upper half of kind has the flags of DATA
+    1 DATA       number u32 | content, signed
     2 DATA       the same, covered by a manifest
     3 MANIFEST   count u8 | count x 16
     4 HEARTBEAT  highest u64 | oldest kept u64 | members u32 | number u32
@@ -49,7 +49,7 @@ __all__ = [
     "WHOLE",
     "Data",
     "Heartbeat",
-    "data_body",
+    "data_plain",
     "group_fields",
     "group_header",
     "heartbeat_body",
@@ -59,7 +59,7 @@ __all__ = [
     "parse_manifest_untrusted",
     "parse_rotate_untrusted",
     "rotate_body",
-    "several_body",
+    "several_plain",
 ]
 
 _HEADER = struct.Struct(">BBH8sQ")
@@ -90,7 +90,7 @@ _FLAGS: Final = BEGIN | END | SEVERAL
 
 _DATA_HEAD = struct.Struct(">BI")
 DATA_HEAD: Final = _DATA_HEAD.size
-DATA_OVERHEAD: Final = c.GROUP_HEADER_SIZE + 1 + DATA_HEAD + c.TAG_SIZE
+DATA_OVERHEAD: Final = c.GROUP_HEADER_SIZE + DATA_HEAD + c.TAG_SIZE
 """Bytes of a covered datagram beside the content; one that is signed itself has SIGNATURE_SIZE more."""
 _MAX_SEVERAL: Final = 255
 _LENGTHS: Final = tuple(struct.Struct(f">{n}H") for n in range(_MAX_SEVERAL + 1))
@@ -122,26 +122,27 @@ class Heartbeat(NamedTuple):
     number: int
 
 
-def data_body(flags: int, number: int, content: bytes) -> bytes:
-    """Pack the body of a DATA with one message, or a piece of one."""
-    return _DATA_HEAD.pack(flags, number & 0xFFFFFFFF) + content
+def data_plain(kind: int, flags: int, number: int, content: bytes) -> bytes:
+    """Pack a DATA, signed or covered by its `kind`, with one message or a piece of one."""
+    return _DATA_HEAD.pack(kind | flags << 4, number & 0xFFFFFFFF) + content
 
 
-def several_body(number: int, messages: Sequence[bytes]) -> bytes:
-    """Pack the body of a DATA with 1 to 255 whole messages of less than 64 KiB each."""
+def several_plain(kind: int, number: int, messages: Sequence[bytes]) -> bytes:
+    """Pack a DATA with 1 to 255 whole messages of less than 64 KiB each."""
     count = len(messages)
     return b"".join((
-        _DATA_HEAD.pack(WHOLE | SEVERAL, number & 0xFFFFFFFF), bytes((count,)),
+        _DATA_HEAD.pack(kind | (WHOLE | SEVERAL) << 4, number & 0xFFFFFFFF), bytes((count,)),
         _LENGTHS[count].pack(*map(len, messages)), *messages,
     ))  # fmt: skip
 
 
 def parse_data_untrusted(plaintext: bytes, end: int) -> Data:
-    """Read a DATA, whose kind is byte 0, up to `end`. Raises BadPacket."""
-    if end < 1 + DATA_HEAD:
+    """Read a DATA up to `end`. Raises BadPacket."""
+    if end < DATA_HEAD:
         raise BadPacket("group-malformed")
-    flags, number = _DATA_HEAD.unpack_from(plaintext, 1)
-    at = 1 + DATA_HEAD
+    head, number = _DATA_HEAD.unpack_from(plaintext)
+    flags = head >> 4
+    at = DATA_HEAD
     if not flags & SEVERAL:
         if flags & ~_FLAGS:
             raise BadPacket("group-malformed")

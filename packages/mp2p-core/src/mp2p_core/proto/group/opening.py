@@ -85,7 +85,8 @@ class Opener:
         from seq `ahead` on: a member can claim any.
         """
         plaintext = self.decrypt_untrusted(datagram, generation, seq)
-        kind = plaintext[0]
+        head = plaintext[0]
+        kind = head & 0x0F
         if kind == DATA_COVERED:
             digest = sha256(datagram).digest()[:DIGEST_SIZE]
             expected = self._digests.get(seq)
@@ -99,7 +100,7 @@ class Opener:
             del self._digests[seq]
             return parse_data_untrusted(plaintext, len(plaintext))
         end = len(plaintext) - SIGNATURE_SIZE
-        if kind not in SIGNED or end < 1:
+        if kind not in SIGNED or end < 1 or kind not in (head, DATA):
             raise BadPacket("group-malformed")
         if not self._verify(plaintext[end:], self._prefix + datagram[:_HEADER] + plaintext[:end]):
             raise BadPacket("group-forged")

@@ -8,12 +8,14 @@ from typing import Final, NamedTuple
 
 from mp2p_core.proto.group.layout import (
     BEGIN,
+    DATA,
+    DATA_COVERED,
     DATA_OVERHEAD,
     END,
     SIGNATURE_SIZE,
     WHOLE,
-    data_body,
-    several_body,
+    data_plain,
+    several_plain,
 )
 
 __all__ = ["Batch", "Outgoing"]
@@ -23,12 +25,12 @@ _LENGTH: Final = 2
 
 
 class Batch(NamedTuple):
-    """Bodies of DATA: one to be signed itself, or several, or a large one, to be covered by a manifest.
+    """Plaintexts of DATA: one to be signed itself, or several, or a large one, to be covered by a manifest.
 
     `done` are the messages that end in them.
     """
 
-    bodies: list[bytes]
+    plains: list[bytes]
     done: list[bytes]
     signed: bool
 
@@ -91,17 +93,18 @@ class Outgoing:
 
     def batch(self, limit: int, *, boundary: bool = False) -> Batch:
         """Take what fits `limit` datagrams; with `boundary`, no further than the end of a message that is midway."""
-        bodies: list[bytes] = []
+        plains: list[bytes] = []
         done: list[bytes] = []
         signed = limit < 2 or self._fits(self.room - SIGNATURE_SIZE)
         room = self.room - SIGNATURE_SIZE if signed else self.room
+        kind = DATA if signed else DATA_COVERED
         if signed:
             limit = 1
-        while self._queue and len(bodies) < limit:
-            bodies.append(self._body(room, done))
+        while self._queue and len(plains) < limit:
+            plains.append(self._plain(kind, room, done))
             if boundary and not self._offset:
                 break
-        return Batch(bodies, done, signed)
+        return Batch(plains, done, signed)
 
     def _fits(self, room: int) -> bool:
         waiting = len(self._queue)
@@ -109,7 +112,7 @@ class Outgoing:
             return waiting == 1 and self.size <= room
         return waiting <= _MAX_SEVERAL and self.size + waiting * _LENGTH + 1 <= room
 
-    def _body(self, room: int, done: list[bytes]) -> bytes:
+    def _plain(self, kind: int, room: int, done: list[bytes]) -> bytes:
         queue = self._queue
         number = self.next_number
         first = queue[0]
@@ -126,7 +129,7 @@ class Outgoing:
                 self._offset = 0
                 self.next_number = number + 1
                 done.append(queue.popleft())
-            return data_body(flags, number, piece)
+            return data_plain(kind, flags, number, piece)
         total = size + _LENGTH + 1
         count = 1
         for message in islice(queue, 1, _MAX_SEVERAL):
@@ -138,8 +141,8 @@ class Outgoing:
         if count == 1:
             self.size -= size
             done.append(queue.popleft())
-            return data_body(WHOLE, number, first)
+            return data_plain(kind, WHOLE, number, first)
         messages = [queue.popleft() for _ in range(count)]
         self.size -= sum(map(len, messages))
         done += messages
-        return several_body(number, messages)
+        return several_plain(kind, number, messages)

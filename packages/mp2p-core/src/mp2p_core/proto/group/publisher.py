@@ -317,13 +317,13 @@ class Publisher:
     def _data(self, out: list[bytes], now: float) -> None:
         limit = max(1, min(c.MAX_MANIFEST, int(self._rate.budget(now)) // self._datagram))
         boundary = self._outgoing.midway and (bool(self._joining) or self._rotation_due(now))
-        bodies, done, signed = self._outgoing.batch(limit, boundary=boundary)
+        plains, done, signed = self._outgoing.batch(limit, boundary=boundary)
         self._history.add(self._outgoing.next_number - len(done), done)
         sealer = self._epochs.sealer
-        datagrams = [sealer.data(bodies[0])] if signed else sealer.covered(bodies)
+        datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
         self._sent(datagrams, out)
         self._relay(datagrams)
-        self.counters["data"] += len(bodies)
+        self.counters["data"] += len(plains)
         self._traffic.data_at = now
         self._pulse.data(now)
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.layout import (
-    DATA,
-    DATA_COVERED,
     DIGEST_SIZE,
     HEARTBEAT,
     MANIFEST,
@@ -31,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Sealer"]
 
-_COVERED = bytes((DATA_COVERED,))
+_MANIFEST = bytes((MANIFEST,))
+_HEARTBEAT = bytes((HEARTBEAT,))
+_ROTATE = bytes((ROTATE,))
 _PARITY = bytes((PARITY,))
 
 
@@ -45,43 +45,42 @@ class Sealer:
         self._prefix = c.LABEL_GROUP + owner
         self.next_seq = 1
 
-    def _signed(self, kind: int, body: bytes, seq: int) -> bytes:
+    def _signed(self, plain: bytes, seq: int) -> bytes:
         keys = self.keys
         header = group_header(keys.generation, keys.channel, seq)
-        plain = bytes((kind,)) + body
         plain += keys.sign(self._prefix + header + plain)
         return header + keys.aead.encrypt(nonce_little_endian(seq), plain, header)
 
-    def data(self, body: bytes) -> bytes:
+    def data(self, plain: bytes) -> bytes:
         """Seal a DATA that is signed itself."""
         seq = self.next_seq
         self.next_seq = seq + 1
-        return self._signed(DATA, body, seq)
+        return self._signed(plain, seq)
 
-    def covered(self, bodies: Sequence[bytes]) -> list[bytes]:
-        """Seal a MANIFEST and the 1 to 64 DATA that it covers, of these bodies."""
+    def covered(self, plains: Sequence[bytes]) -> list[bytes]:
+        """Seal a MANIFEST and the 1 to 64 DATA that it covers, of these plaintexts."""
         first = self.next_seq
         keys = self.keys
         generation, channel, encrypt = keys.generation, keys.channel, keys.aead.encrypt
         sealed = []
         digests = []
-        for seq, body in enumerate(bodies, first + 1):
+        for seq, plain in enumerate(plains, first + 1):
             header = group_header(generation, channel, seq)
-            datagram = header + encrypt(nonce_little_endian(seq), _COVERED + body, header)
+            datagram = header + encrypt(nonce_little_endian(seq), plain, header)
             sealed.append(datagram)
             digests.append(sha256(datagram).digest()[:DIGEST_SIZE])
-        self.next_seq = first + 1 + len(bodies)
-        return [self._signed(MANIFEST, manifest_body(digests), first), *sealed]
+        self.next_seq = first + 1 + len(plains)
+        return [self._signed(_MANIFEST + manifest_body(digests), first), *sealed]
 
     def heartbeat(self, oldest: int, members: int, number: int) -> bytes:
         """Seal a HEARTBEAT about everything before it."""
         seq = self.next_seq
         self.next_seq = seq + 1
-        return self._signed(HEARTBEAT, heartbeat_body(seq - 1, oldest, members, number), seq)
+        return self._signed(_HEARTBEAT + heartbeat_body(seq - 1, oldest, members, number), seq)
 
     def rotate(self) -> bytes:
         """Seal the ROTATE, after which nothing more is sealed here: its own seq lies past the last one."""
-        return self._signed(ROTATE, rotate_body(self.next_seq - 1), self.next_seq)
+        return self._signed(_ROTATE + rotate_body(self.next_seq - 1), self.next_seq)
 
     def parity(self, seq: int, body: bytes) -> bytes:
         """Seal a PARITY: without a signature, since what is restored from it proves itself.
