@@ -47,6 +47,17 @@ def test_of_more_the_oldest_go() -> None:
     assert epochs.retired == [b"%8d" % n for n in range(1, 16)]
 
 
+def test_of_those_that_were_replaced_the_oldest_go() -> None:
+    """However fast a peer renews its keys, a session holds a handful."""
+    epochs = Epochs(epoch(0, 0.0), 300.0)
+    for n in range(1, 20):
+        each = epoch(n, 50.0 + n / 10)
+        epochs.offer(each)
+        assert epochs.opened(each, 50.0 + n / 10)
+    assert epochs.ids == [b"%8d" % n for n in range(19 - c.OLD_EPOCHS, 20)]
+    assert epochs.retired == [b"%8d" % n for n in range(19 - c.OLD_EPOCHS)]
+
+
 def test_what_nobody_confirms_is_forgotten_after_ten_seconds() -> None:
     epochs = Epochs(epoch(0, 0.0), 300.0)
     epochs.offer(epoch(1, 50.0))

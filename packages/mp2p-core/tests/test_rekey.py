@@ -244,3 +244,24 @@ def test_H17_a_peer_that_has_lost_its_memory_answers_with_another_token() -> Non
             opened.append(side)
     assert new in opened
     assert puppet in opened
+
+
+def test_a_peer_that_renews_its_keys_without_end_holds_a_handful() -> None:
+    """As fast as its address is answered. What comes under the oldest keys then is for nobody."""
+    bench, old, connection = connected()
+    sides = [old]
+    for n in range(20):
+        bench.advance(0.15)
+        new = after(old, 100 + n)
+        (resp,) = of_type(bench.feed(new.init(timestamp=10_000 + n, token=TOKEN)), c.TYPE_RESP)
+        new.read_resp(resp)
+        take_turn(sides[-1], new)
+        bench.feed(new.seal(encode_msg(b"%d" % n)))
+        sides.append(new)
+        assert bench.endpoint.sizes()["sessions"] <= 2 + c.OLD_EPOCHS
+    heard = [event.data for event in bench.events if isinstance(event, MessageReceived)]
+    assert heard == [b"%d" % n for n in range(20)]
+    before = bench.endpoint.counters["data-unknown"]
+    bench.feed(sides[3].seal(b"\x01", sides[-1].number))
+    assert bench.endpoint.counters["data-unknown"] == before + 1
+    assert connection.closed is None

@@ -137,8 +137,8 @@ WAYS: dict[tuple[SessionState, str], Callable[[], Session | None]] = {
     (S.OPEN, "peer's close"): open_closed_by_peer,
     (S.OPEN, "silence"): open_silent,
     (S.CLOSING, "peer's close"): closing_closed_by_peer,
-    (S.CLOSING, "1 s"): closing_over,
-    (S.DRAINING, "1 s"): draining_over,
+    (S.CLOSING, "time is up"): closing_over,
+    (S.DRAINING, "time is up"): draining_over,
 }
 
 

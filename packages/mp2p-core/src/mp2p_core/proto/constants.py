@@ -124,6 +124,9 @@ RETRY_SPACING: Final = 5.0
 OFFERED_EPOCHS: Final = 4
 """Keys that a peer has asked for and not confirmed: one for each way that it tried."""
 
+OLD_EPOCHS: Final = 3
+"""Keys that were replaced and still open late packets, within EPOCH_OVERLAP: more than any honest pair has."""
+
 SPARE_LIFE: Final = 10.0
 """The spare one of two sessions that were begun at once is closed when it has carried nothing for this long."""
 

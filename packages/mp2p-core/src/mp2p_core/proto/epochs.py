@@ -86,13 +86,20 @@ class Epochs:
         current = self.current
         at_once = current.ours is not epoch.ours and now < current.began + c.HANDSHAKE_BUDGET
         if at_once and current.preferred and current is not self._first:
-            epoch.expires = now + c.EPOCH_OVERLAP
+            self._replaced(epoch, now)
             return False
-        current.expires = now + c.EPOCH_OVERLAP
         self.current = epoch
+        self._replaced(current, now)
         self.rekeys += 1
         self.rekey_at = now + self._rekey_after
         return True
+
+    def _replaced(self, epoch: Epoch, now: float) -> None:
+        epoch.expires = now + c.EPOCH_OVERLAP
+        # Attack: a peer that renews its keys as fast as it is answered. Bounded; late packets lose their keys.
+        old = [other for other in self._by_id.values() if other.expires < math.inf]
+        if len(old) > c.OLD_EPOCHS:
+            self._retire(min(old, key=lambda each: each.expires))
 
     def _retire(self, epoch: Epoch) -> None:
         del self._by_id[epoch.local_id]

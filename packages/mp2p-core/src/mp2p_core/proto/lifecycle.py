@@ -115,6 +115,7 @@ class Lifecycle:
             if renewed is not None and renewed.live:
                 renewed.install(settled.epoch, now)
                 self.sessions[settled.epoch.local_id] = renewed
+                self.forget_ids(renewed)
                 self.counters["rekeys-done"] += 1
                 self.touch(renewed, now)
             return
@@ -149,6 +150,7 @@ class Lifecycle:
         if (promoted := session.epochs.promoted) is not None:
             self._responder.confirmed(session.peer, promoted.timestamp)
             session.epochs.promoted = None
+            self.forget_ids(session)
         changed = session.state is not before
         if changed and before is SessionState.HALF_OPEN:
             self._confirm(session, now)

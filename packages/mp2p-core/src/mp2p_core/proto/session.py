@@ -397,7 +397,7 @@ class Session:
             if now >= self.began + c.HALF_OPEN_LIFE:
                 self.expire()
         elif state is not SessionState.CLOSED and now >= self._closed_until:
-            self.state = step(state, "1 s")
+            self.state = step(state, "time is up")
 
     def _fall_silent(self, reason: str, now: float) -> None:
         self.close_code, self.close_reason = c.CLOSE_IDLE, reason

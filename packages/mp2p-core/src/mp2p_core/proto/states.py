@@ -40,8 +40,8 @@ TRANSITIONS: Final[Mapping[tuple[SessionState, str], SessionState]] = {
     (_S.OPEN, "peer's close"): _S.DRAINING,
     (_S.OPEN, "silence"): _S.DRAINING,
     (_S.CLOSING, "peer's close"): _S.DRAINING,
-    (_S.CLOSING, "1 s"): _S.CLOSED,
-    (_S.DRAINING, "1 s"): _S.CLOSED,
+    (_S.CLOSING, "time is up"): _S.CLOSED,
+    (_S.DRAINING, "time is up"): _S.CLOSED,
 }
 
 

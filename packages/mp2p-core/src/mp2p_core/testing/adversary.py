@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mp2p_core.proto import addresses, wire
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.cookies import Mac1
+from mp2p_core.testing.puppet import restamp
 from mp2p_core.testing.simulation import Datagram
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["Adversary"]
 
 _TYPES: Final = (c.TYPE_INIT, c.TYPE_RESP, c.TYPE_COOKIE, c.TYPE_DATA, c.TYPE_PART)
 _RECORDED: Final = 256
+_WITH_MAC1: Final = ((c.INIT_SIZE, bytes([c.TYPE_INIT])), (c.RESP_SIZE, bytes([c.TYPE_RESP])))
 
 
 class Adversary:
@@ -53,8 +55,12 @@ class Adversary:
         return datagram.data[0] != self.swallow
 
     def _send(self, like: Datagram, data: bytes) -> None:
-        """Send to where a datagram went, under its source or another one."""
+        """Send to where a datagram went, under its source or another one; with a right mac1, at times."""
         draw = self._draw
+        if (len(data), data[:1]) in _WITH_MAC1 and draw.random() < 0.5:
+            for node in self._sim.nodes:
+                if any(like.destination in way for way in node.channels.values()):
+                    data = restamp(data, node.key)
         source: Address = like.source
         if draw.random() < 0.4:
             source = draw.choice(self._victims)
@@ -85,8 +91,10 @@ class Adversary:
     def _edited(self, data: bytes) -> bytes:
         draw = self._draw
         out = bytearray(data)
-        how = draw.randrange(6)
-        if how == 0:
+        how = draw.randrange(8)
+        if how >= 6:  # what is not encrypted, and in INIT and RESP not all of it is bound otherwise
+            out[draw.randrange(min(len(out), 32 if data[0] == c.TYPE_INIT else 12))] ^= 1 << draw.randrange(8)
+        elif how == 0:
             out[draw.randrange(len(out))] ^= 1 << draw.randrange(8)
         elif how == 1:
             del out[draw.randrange(len(out)) :]

@@ -6,7 +6,8 @@ contradicts the other. `scenario` does the telling; docs/architecture.md lists w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.session import Session
     from mp2p_core.proto.streams import Streams
     from mp2p_core.testing.simulation import Datagram, SimNode, Simulation
-    from mp2p_core.transport import Address
+    from mp2p_core.transport import Address, Train
 
 __all__ = ["End", "Flow", "Oracles", "Violation"]
 
@@ -56,8 +57,25 @@ _STREAM_TABLES: Final[Mapping[str, int]] = {
 }
 
 
+_REFUSALS: Final = ("answer-", "cookie-", "data-", "init-", "part-", "resp-", "type-")
+_EFFECTS: Final = ("data-received", "init-answered")
+"""Counters are raised for what became of a datagram: with one of these beginnings it was dropped, but for two."""
+
+_BLAMED: Final = ("-forged", "-malformed", "-identity", "-bad-key")
+"""How counters end that say that a datagram is not what an honest node sends."""
+
+
+_MAX_PATHS: Final = c.MAX_NAMED_ADDRESSES + 4
+
+
 class Violation(AssertionError):
     """Something happened that must never happen."""
+
+
+def _identity(datagram: bytes) -> bytes:
+    """Return what tells a datagram from others: mac2 of an INIT may be missing, and is looked at under load only."""
+    is_init = len(datagram) == c.INIT_SIZE and datagram[0] == c.TYPE_INIT
+    return datagram[:240] + b"any mac2" if is_init else datagram
 
 
 @dataclass(eq=False)
@@ -137,6 +155,10 @@ class Oracles:
         self.victims: dict[tuple[bytes, Address], int] = {}
         """Bytes that came in, less those that went out, for an address that an attacker spoofs."""
         self.pings: set[tuple[int, int]] = set()
+        self.genuine: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        """What honest nodes have sent, by the key of the node it was sent to."""
+        self.meddled = False
+        """Whether anything else was ever on the network: parts of packets are worth no more than the worst of them."""
 
     # --- connections ----------------------------------------------------------------------------------
 
@@ -156,11 +178,19 @@ class Oracles:
             new.append(end)
         return new
 
-    def closed(self, node: SimNode, connection: Connection, reason: str) -> None:
-        """Take note that an application was told of a connection's end."""
+    def closed(self, node: SimNode, connection: Connection, code: int, reason: str) -> None:
+        """Take note that an application was told of a connection's end: by an application, silence, or lost memory."""
+        if code not in (c.CLOSE_DONE, c.CLOSE_IDLE, c.CLOSE_INTERNAL, c.CLOSE_RESTARTED):
+            raise Violation(f"{node.name}: a connection ended with code {code}: {reason}")
         for end in self.of(node):
-            if end.connection is connection:
-                end.told = reason or "closed"
+            if end.connection is not connection:
+                continue
+            end.told = reason or "closed"
+            other = self.other(end)
+            if code == c.CLOSE_RESTARTED and other is not None and not other.told and not end.spare:
+                raise Violation(
+                    f"{node.name} takes {other.node.name} for restarted, which remembers the connection"
+                )
 
     def restarted(self, node: SimNode) -> None:
         """Take note that a node has lost its memory; its application has, too."""
@@ -229,6 +259,9 @@ class Oracles:
 
     def sent(self, node: SimNode, datagram: Datagram) -> None:
         """Look at what a node sends: no more to a spoofed address than came from it."""
+        for other in self.sim.nodes:
+            if any(datagram.destination in way for way in other.channels.values()):
+                self.genuine[other.key.raw].add(_identity(datagram.data))
         key = (node.key.raw, datagram.destination)
         if key in self.victims:
             self.victims[key] -= len(datagram.data)
@@ -236,6 +269,22 @@ class Oracles:
                 raise Violation(
                     f"{node.name} sends more to an address that never proved itself than came from it"
                 )
+
+    def received(self, node: SimNode, train: Train, receive: Callable[[], None]) -> None:
+        """Watch a node receive a train: what an honest node sent to it is believed, and nothing else has any effect."""
+        known = self.genuine[node.key.raw]
+        genuine = [_identity(datagram) in known for datagram in train.datagrams()]
+        before = Counter(node.endpoint.counters)
+        receive()
+        raised = Counter(node.endpoint.counters) - before
+        if not any(genuine):
+            for name in raised:
+                if name in _EFFECTS or not name.startswith(_REFUSALS):
+                    raise Violation(f"{node.name} believed what nobody sent to it: {name}")
+        elif all(genuine) and not (self.meddled and train.buffers[0][0] == c.TYPE_PART):
+            for name in raised:
+                if name.endswith(_BLAMED):
+                    raise Violation(f"{node.name} did not believe what was sent to it: {name}")
 
     # --- at any time ----------------------------------------------------------------------------------
 
@@ -252,7 +301,7 @@ class Oracles:
             node = next(each for each in sim.nodes if each.key.raw == key)
             if sim.local(node) > deadline + 0.1:
                 raise Violation(f"{node.name}: dial {number} never ended")
-        groups = {node.key.raw: node.group for node in sim.nodes}
+        groups = {node.key.raw: [way.group for way in node.channels.values()] for node in sim.nodes}
         for node in sim.nodes:
             for connection in node.endpoint.connections():
                 self.opened(node, connection)
@@ -262,13 +311,19 @@ class Oracles:
             else:
                 end.spare = True  # both called at once, and the other session serves both
 
-    def _check_end(self, end: End, groups: Mapping[bytes, Address]) -> None:
+    def _check_end(self, end: End, groups: Mapping[bytes, list[Address]]) -> None:
         session = end.session
-        if session.live and session.roaming.path.remote != groups[session.peer.raw]:
+        if session.live and session.roaming.path.remote not in groups[session.peer.raw]:
             raise Violation(f"{end.node.name} sends to where its peer is not")
         for name, size in end.streams.sizes().items():
             if size > _STREAM_TABLES[name]:
                 raise Violation(f"{end.node.name}: streams hold {size} {name}")
+        for what, held, limit in (
+            ("keys", len(session.epochs.ids), 1 + c.OFFERED_EPOCHS + c.OLD_EPOCHS),
+            ("paths", len(list(session.roaming.paths)), _MAX_PATHS),
+        ):
+            if held > limit:
+                raise Violation(f"{end.node.name}: a session holds {held} {what}")
         other = self.other(end)
         if other is None or other.told:
             return

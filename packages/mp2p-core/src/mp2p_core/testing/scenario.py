@@ -9,6 +9,7 @@ First trouble, then peace: the attacker stops, the network heals, and everything
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import traceback
 from collections import Counter
@@ -21,6 +22,7 @@ from mp2p_core.testing.adversary import Adversary
 from mp2p_core.testing.oracles import Oracles, Violation
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 from mp2p_core.testing.traffic import Traffic
+from mp2p_core.transport import Address
 
 __all__ = ["Result", "Scenario", "run_seed"]
 
@@ -57,9 +59,13 @@ class Scenario:
         self.steps = 0
         self.peaceful = False
         sim.adversary = self._watch
+        sim.witness = self.oracles.received
         for number in range(draw.choice((2, 2, 2, 3, 4))):
             node = sim.add_node("abcd"[number])
             node.on_event = lambda event, node=node: traffic.event(node, event)
+        if draw.random() < 0.3:
+            for node in draw.sample(sim.nodes, draw.randrange(1, len(sim.nodes) + 1)):
+                sim.add_channel(node)
 
     def _conditions(self) -> Conditions:
         draw = self.draw
@@ -71,6 +77,7 @@ class Scenario:
             delay=draw.choice((0.0002, 0.005, 0.05)),
             jitter=draw.choice((0.0, 0.001, 0.02, 0.2)),
             coalesce=draw.choice((0.0, 0.5, 1.0)),
+            rate=draw.choice((math.inf, math.inf, math.inf, 1e6, 2e5)),
         )
 
     # --- the run --------------------------------------------------------------------------------------
@@ -125,8 +132,9 @@ class Scenario:
         self.digest.update(repr(self.sim.now).encode() + datagram.destination + datagram.data)
         self.stats["datagrams"] += 1
         self.stats["parts"] += datagram.data[0] == c.TYPE_PART
-        node = next(each for each in self.sim.nodes if each.source == datagram.source)
+        node = next(each for each in self.sim.nodes if _at(each, datagram.source))
         self.oracles.sent(node, datagram)
+        self.oracles.meddled = self.oracles.meddled or self.attacked or self.sim.conditions.corrupt > 0
         return self.attacker.sees(datagram) if self.attacked else True
 
     # --- trouble --------------------------------------------------------------------------------------
@@ -161,7 +169,7 @@ class Scenario:
             self._at(draw.random() * duration, action)
         troubles = (
             (self._partition, 2), (self._restart, 1), (self._sleep, 1), (self._clock_back, 1), (self._attack, 3),
-            (self._close_one, 1), (self._weather, 1), (self._dial_some, 1),
+            (self._close_one, 1), (self._weather, 1), (self._dial_some, 1), (self._one_way_dies, 1),
         )  # fmt: skip
         for trouble in draw.choices([t for t, _ in troubles], [w for _, w in troubles], k=draw.randrange(4)):
             self._at(draw.random() * duration, trouble)
@@ -190,13 +198,23 @@ class Scenario:
         ways = draw.choice(("both", "in", "out"))
 
         def cut(datagram: Datagram) -> bool:
-            out = datagram.source == cut_off.source
-            into = datagram.destination == cut_off.group
+            out = _at(cut_off, datagram.source)
+            into = _at(cut_off, datagram.destination)
             return (out and ways != "in") or (into and ways != "out")
 
         self.sim.cut = cut
         self._at(draw.choice((0.3, 3.0, 20.0, 45.0)) * draw.random(), setattr, self.sim, "cut", None)
         self.stats["partitions"] += 1
+
+    def _one_way_dies(self) -> None:
+        number = self.draw.randrange(2)
+
+        def cut(datagram: Datagram) -> bool:
+            return (datagram.destination[0] == 6) is (number == 1)
+
+        self.sim.cut = cut
+        self._at(self.draw.choice((3.0, 20.0, 45.0)) * self.draw.random(), setattr, self.sim, "cut", None)
+        self.stats["ways that died"] += 1
 
     def _restart(self) -> None:
         node = self._some_node()
@@ -235,6 +253,11 @@ class Scenario:
             self._at(n * step, attacker.act)
         self._at(step * 120, setattr, self, "attacked", False)
         self.stats["attacks"] += 1
+
+
+def _at(node: SimNode, address: Address) -> bool:
+    """Tell whether an address is one of a node's."""
+    return any(address in way for way in node.channels.values())
 
 
 def run_seed(seed: int) -> Result:

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.proto import addresses
@@ -164,6 +165,8 @@ class Simulation:
         """Sees every datagram; returns False to have it dropped. May call `inject`."""
         self.cut: Callable[[Datagram], bool] | None = None
         """A partition: datagrams for which it returns True do not pass."""
+        self.witness: Callable[[SimNode, Train, Callable[[], None]], None] | None = None
+        """Is there when a node receives a train; has to call the function given, which does it."""
 
     @property
     def now(self) -> float:
@@ -389,7 +392,11 @@ class Simulation:
         self.clock.call_at(node.link_free_at, lambda: self._receive(node, channel, train))
 
     def _receive(self, node: SimNode, channel: int, train: Train) -> None:
-        node.endpoint.receive(channel, train, self.local(node))
+        receive = partial(node.endpoint.receive, channel, train, self.local(node))
+        if self.witness is None:
+            receive()
+        else:
+            self.witness(node, train, receive)
         self.flush(node)
 
     def run(self, duration: float) -> None:

@@ -23,6 +23,7 @@ from mp2p_core.testing.oracles import End, Flow, Oracles, Violation
 if TYPE_CHECKING:
     import random
 
+    from mp2p_core.proto.connection import Connection
     from mp2p_core.testing.simulation import SimNode, Simulation
 
 __all__ = ["Traffic"]
@@ -57,9 +58,10 @@ class Traffic:
         """Have one node call another."""
         self._callers[frozenset((caller.key.raw, called.key.raw))].add(caller.key.raw)
         # Not `sim.connect`: that announces what happens before the number of the dial is known.
+        ways = [(number, way.group) for number, way in called.channels.items() if number in caller.channels]
         number = caller.endpoint.connect(
             called.key,
-            [(0, called.group)],
+            ways if self.draw.random() < 0.7 else ways[:1],
             timestamp=self.sim.timestamp(caller),
             timeout=c.HANDSHAKE_BUDGET,
             now=self.sim.local(caller),
@@ -180,15 +182,22 @@ class Traffic:
         elif isinstance(event, Connected):
             oracles.dial_over(node, event.dial)
             oracles.opened(node, event.connection)
+            self._begin(node, event.connection)
         elif isinstance(event, ConnectFailed):
             oracles.dial_over(node, event.dial)
         elif isinstance(event, Accepted):
             oracles.opened(node, event.connection)
+            self._begin(node, event.connection)
         elif isinstance(event, ConnectionReplaced):
             oracles.opened(node, event.new)
         elif isinstance(event, ConnectionClosed):
-            oracles.closed(node, event.connection, event.reason)
+            oracles.closed(node, event.connection, event.code, event.reason)
             self.stats[f"closed with {event.code}"] += 1
+
+    def _begin(self, node: SimNode, connection: Connection) -> None:
+        """Open a stream as soon as there is a connection, at times: the peer may be calling, too."""
+        if not self.ending and self.draw.random() < 0.3:
+            self.open_stream(self.oracles.find(node, connection.session))
 
     def _stream_event(self, end: End, kind: StreamEventKind, number: int) -> None:
         if kind is StreamEventKind.OPENED:
