@@ -109,7 +109,7 @@ def test_a_subscriber_that_multicast_does_not_reach_gets_it_over_its_session(lab
 
 def test_the_example_of_a_feed_and_a_watcher(lab: Lab) -> None:
     ends = two_hosts(lab)
-    homes = [scratch_folder() / name for name in ("sensor", "laptop")]
+    homes = [scratch_folder() / f"{host.name}-home" for host in (ends.left, ends.right)]
     for home in homes:
         home.mkdir()
     environments = [
