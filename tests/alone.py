@@ -78,9 +78,9 @@ def main(wanted: list[str]) -> None:
             )
             print(f"{name}: built, installed with only its own dependencies, tested")
         python = environment(work / "env-program", wheels, ["mp2p-core", "mp2p-udp", "mp2p-transport-v4"], [])
-        program = re.search(r"<!-- run -->\s*```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-        assert program is not None, "README.md has no runnable program"
-        (work / "program.py").write_text(program[1])
+        programs = re.findall(r"<!-- run -->\s*```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        program = next(each for each in programs if "mp2p_rpc" not in each)
+        (work / "program.py").write_text(program)
         run(python, work / "program.py", cwd=work)
         for module in FOREIGN_TO_CORE:
             run(
