@@ -737,6 +737,18 @@ def test_silence_on_the_old_path_is_forgotten_on_the_new_one() -> None:
     assert a.packer.timeout() == pytest.approx(when + a.packer.rtt.pto)
 
 
+@pytest.mark.parametrize(("limit", "probe"), [(None, 1472), (1452, 1452), (65507, 1472)])
+def test_a_path_begins_with_what_a_challenge_has_measured_and_what_its_channel_takes(
+    limit: int | None, probe: int
+) -> None:
+    a = side(limit=1472)
+    a.packer.moved(1.0, limit=limit, rtt=0.02)
+    assert (a.packer.rtt.smoothed, a.packer.rtt.sampled) == (0.02, True)
+    be_heard(a, 1.0)
+    (number,) = a.send(1.1)
+    assert len(a.sent[number].data) + 34 == probe
+
+
 def test_large_packets_begin_anew_on_another_path() -> None:
     a = opened_up()
     a.packer._sizer.count = 32

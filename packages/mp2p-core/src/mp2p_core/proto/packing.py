@@ -197,17 +197,19 @@ class Packer:
         self._congestion.resize(self.datagram)
         self._pacer.resize(self.datagram)
 
-    def moved(self, now: float) -> None:
+    def moved(self, now: float, *, limit: int | None = None, rtt: float | None = None) -> None:
         """Begin anew with what is known of the path: it is another one (RFC 9000, section 9.4).
+
+        `limit` is the largest datagram that its channel takes, `rtt` a round trip that was measured on it.
 
         What is out on the old one may still arrive, and is sent again when it does not; it says nothing about
         the new one.
         """
         self.acks.again()
-        self.rtt.restart(None)
+        self.rtt.restart(rtt)
         self._recovery.moved(self.next_number)
         self.streams.set_rtt(self.rtt.smoothed)
-        self._pmtu = PathMtu(self._limit, now)
+        self._pmtu = PathMtu(min(self._limit, limit or self._limit), now)
         self.datagram = c.BASE_DATAGRAM_SIZE
         self._sizer = PacketSizer()
         self._congestion = NewReno(self.datagram)

@@ -115,8 +115,8 @@ class Roaming:
     def follow_keys(self, epoch: Epoch, now: float) -> None:
         """Send where the handshake for the present keys went."""
         if (epoch.channel, epoch.path.remote) != (self.channel, self.path.remote):
-            self._packer.moved(now)
             self.paths.take_proved(epoch.channel, epoch.path.remote, now)
+            self._packer.moved(now, limit=self.paths.current.target.max_payload)
         self.channel, self.path = epoch.channel, epoch.path
         if self.fading:
             # It has gone both ways, so what has been waiting for an answer need not wait any longer.
@@ -130,5 +130,5 @@ class Roaming:
             self._doubted = False
             self.paths.take(route, now)
             self.channel, self.path = route.target.channel, Path(route.target.address, None, route.interface)
-            self._packer.moved(now)
+            self._packer.moved(now, limit=route.target.max_payload, rtt=route.rtt)
             self._packer.ping()
