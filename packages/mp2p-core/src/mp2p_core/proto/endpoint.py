@@ -65,7 +65,7 @@ class Endpoint:
         """
         self._channels: dict[int, ChannelInfo] = {}
         self._counters: defaultdict[str, int] = defaultdict(int)
-        rules = PathRules(self._channels, random=random, counters=self._counters, now=now)
+        self._rules = rules = PathRules(self._channels, random=random, counters=self._counters, now=now)
         connections = ConnectionTable()
         self._responder = Responder(
             identity,
@@ -108,6 +108,7 @@ class Endpoint:
             "attempts": self._calls.attempts,
             "dials": len(self._calls),
             **self._life.sizes(),
+            **self._rules.sizes(),
             **self._responder.sizes(),
         }
 

@@ -41,6 +41,10 @@ class PathRules:
         self._to = BucketTable.at_most(c.CHALLENGE_RATE_ADDRESS)
         self._all = TokenBucket.at_most(c.CHALLENGE_RATE_ALL, now)
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many entries the table holds."""
+        return {"path-buckets": len(self._to)}
+
     def targets_untrusted(self, address: Address, channel: int, path: Path) -> list[Target]:
         """Find the channels to an address that the peer names in a packet heard on `path` of `channel`, that one first.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import random
 
     from mp2p_core.testing.oracles import Oracles
-    from mp2p_core.testing.simulation import SimNode, Simulation
+    from mp2p_core.testing.simulation import SimChannel, SimNode, Simulation
     from mp2p_core.transport import Address
 
 __all__ = ["Adversary"]
@@ -66,7 +66,7 @@ class Adversary:
             source = draw.choice(self._victims)
             self._oracles.spoofed(source, like.destination, len(data))
         elif draw.random() < 0.2:
-            source = draw.choice(self._sim.nodes).source
+            source = self._some_channel(draw.choice(self._sim.nodes)).source
         self._sim.inject(Datagram(source, like.destination, data), delay=draw.random() * 0.01)
 
     def act(self) -> None:
@@ -80,13 +80,17 @@ class Adversary:
         if what < 0.35:
             self._send(like, like.data)
         elif what < 0.45:  # back to where it came from
-            to = draw.choice(self._sim.nodes).group
+            to = self._some_channel(draw.choice(self._sim.nodes)).group
             self._send(Datagram(like.source, to, b""), like.data)
         elif what < 0.75:
             self._send(like, self._edited(like.data))
         else:
             node = draw.choice(self._sim.nodes)
-            self._send(Datagram(like.source, node.group, b""), self._invented(node, like.data))
+            to = self._some_channel(node).group
+            self._send(Datagram(like.source, to, b""), self._invented(node, like.data))
+
+    def _some_channel(self, node: SimNode) -> SimChannel:
+        return self._draw.choice(list(node.channels.values()))
 
     def _edited(self, data: bytes) -> bytes:
         draw = self._draw

@@ -33,6 +33,7 @@ _TABLES: Final[Mapping[str, int]] = {
     "dials": 32,
     "half-open": c.HALF_OPEN_SIZE,
     "hint-buckets": c.BUCKET_TABLE_SIZE,
+    "path-buckets": c.BUCKET_TABLE_SIZE,
     "parts": 64 * c.MAX_SESSIONS_PER_PEER * 4,
     "sessions": c.HALF_OPEN_SIZE + c.MAX_SESSIONS_PER_PEER * 4 * 3,
     "source-buckets": c.BUCKET_TABLE_SIZE,
@@ -253,7 +254,7 @@ class Oracles:
     def spoofed(self, address: Address, to: Address, size: int) -> None:
         """Take note of an attacker's datagram that bears the address of somebody else."""
         for node in self.sim.nodes:
-            if to in (node.group, node.source):
+            if any(to in channel for channel in node.channels.values()):
                 key = (node.key.raw, address)
                 self.victims[key] = self.victims.get(key, 0) + size
 

@@ -58,14 +58,22 @@ class Scenario:
         self.attacked = False
         self.steps = 0
         self.peaceful = False
+        self.owners: dict[Address, SimNode] = {}
         sim.adversary = self._watch
         sim.witness = self.oracles.received
         for number in range(draw.choice((2, 2, 2, 3, 4))):
             node = sim.add_node("abcd"[number])
             node.on_event = lambda event, node=node: traffic.event(node, event)
-        if draw.random() < 0.3:
-            for node in draw.sample(sim.nodes, draw.randrange(1, len(sim.nodes) + 1)):
+        if draw.random() < 0.5:
+            with_two = (
+                sim.nodes
+                if draw.random() < 0.7
+                else draw.sample(sim.nodes, draw.randrange(1, len(sim.nodes)))
+            )
+            for node in with_two:
                 sim.add_channel(node)
+        for node in sim.nodes:
+            self.owners.update((way.source, node) for way in node.channels.values())
 
     def _conditions(self) -> Conditions:
         draw = self.draw
@@ -132,8 +140,7 @@ class Scenario:
         self.digest.update(repr(self.sim.now).encode() + datagram.destination + datagram.data)
         self.stats["datagrams"] += 1
         self.stats["parts"] += datagram.data[0] == c.TYPE_PART
-        node = next(each for each in self.sim.nodes if _at(each, datagram.source))
-        self.oracles.sent(node, datagram)
+        self.oracles.sent(self.owners[datagram.source], datagram)
         self.oracles.meddled = self.oracles.meddled or self.attacked or self.sim.conditions.corrupt > 0
         return self.attacker.sees(datagram) if self.attacked else True
 
@@ -195,12 +202,15 @@ class Scenario:
     def _partition(self) -> None:
         draw = self.draw
         cut_off = self._some_node()
-        ways = draw.choice(("both", "in", "out"))
+        direction = draw.choice(("both", "in", "out"))
+        ways = list(cut_off.channels.values())
+        if draw.random() < 0.5:
+            ways = [draw.choice(ways)]
+        sources, groups = {way.source for way in ways}, {way.group for way in ways}
 
         def cut(datagram: Datagram) -> bool:
-            out = _at(cut_off, datagram.source)
-            into = _at(cut_off, datagram.destination)
-            return (out and ways != "in") or (into and ways != "out")
+            out, into = datagram.source in sources, datagram.destination in groups
+            return (out and direction != "in") or (into and direction != "out")
 
         self.sim.cut = cut
         self._at(draw.choice((0.3, 3.0, 20.0, 45.0)) * draw.random(), setattr, self.sim, "cut", None)
@@ -253,11 +263,6 @@ class Scenario:
             self._at(n * step, attacker.act)
         self._at(step * 120, setattr, self, "attacked", False)
         self.stats["attacks"] += 1
-
-
-def _at(node: SimNode, address: Address) -> bool:
-    """Tell whether an address is one of a node's."""
-    return any(address in way for way in node.channels.values())
 
 
 def run_seed(seed: int) -> Result:

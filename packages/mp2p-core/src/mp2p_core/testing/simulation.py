@@ -281,10 +281,10 @@ class Simulation:
         self.flush(node)
         return number
 
-    def flush(self, node: SimNode) -> None:
+    def flush(self, node: SimNode, now: float | None = None) -> None:
         """Send what a node has to send, take its events, and plan its next timeout."""
         coalesce = self.conditions.coalesce
-        for transmit in node.endpoint.transmits(self.local(node)):
+        for transmit in node.endpoint.transmits(self.local(node) if now is None else now):
             path = transmit.train.path
             source = node.channels[transmit.channel].source
             datagrams = [Datagram(source, path.remote, data) for data in transmit.train.datagrams()]
@@ -310,8 +310,9 @@ class Simulation:
             # No earlier than asked for: adding and subtracting `ahead` rounds, and a timer must not spin.
             due = node.endpoint.timeout()
             late = due is not None and 0 < due - self.local(node) < _ROUNDING
-            node.endpoint.handle_timeout(due if late and due is not None else self.local(node))
-            self.flush(node)
+            now = due if late and due is not None else self.local(node)
+            node.endpoint.handle_timeout(now)
+            self.flush(node, now)
 
     @staticmethod
     def _note(node: SimNode, event: object) -> None:
