@@ -16,7 +16,7 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     connection
     events, initiator
     responder
-    calls
+    dials
     lifecycle
     endpoint
 """

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket, UsageError
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.calls import Calls
 from mp2p_core.proto.connection import ConnectionTable
+from mp2p_core.proto.dials import Dials
 from mp2p_core.proto.events import ConnectFailed, PeerSilent
 from mp2p_core.proto.initiator import Dial, Outgoing
 from mp2p_core.proto.lifecycle import Lifecycle
@@ -79,7 +79,7 @@ class Endpoint:
             version=version,
             now=now,
         )
-        self._calls = Calls(
+        self._dials = Dials(
             identity,
             rules,
             random=random,
@@ -91,7 +91,7 @@ class Endpoint:
         )
         self._connections = connections
         self._life = life = Lifecycle(
-            identity.public, connections, self._responder, self._calls, self._counters
+            identity.public, connections, self._responder, self._dials, self._counters
         )
         self._sessions = life.sessions
         self._dirty = life.dirty
@@ -105,8 +105,8 @@ class Endpoint:
     def sizes(self) -> Mapping[str, int]:
         """Return how many entries each table holds: all are bounded, whatever strangers do."""
         return {
-            "attempts": self._calls.attempts,
-            "dials": len(self._calls),
+            "attempts": self._dials.attempts,
+            "dials": len(self._dials),
             **self._life.sizes(),
             **self._rules.sizes(),
             **self._responder.sizes(),
@@ -206,9 +206,9 @@ class Endpoint:
                 self._life.offer(answer.renewed, answer.epoch)
                 self._counters["init-answered"] += 1
         elif kind == c.TYPE_RESP:
-            self._life.settle(self._calls.read_resp_untrusted(datagram, channel, path, now), now)
+            self._life.settle(self._dials.read_resp_untrusted(datagram, channel, path, now), now)
         elif kind == c.TYPE_COOKIE:
-            if (outgoing := self._calls.read_cookie_untrusted(datagram)) is not None:
+            if (outgoing := self._dials.read_cookie_untrusted(datagram)) is not None:
                 self._outgoing.append(outgoing)
         else:
             raise BadPacket("type-unknown")
@@ -230,18 +230,18 @@ class Endpoint:
         1970 and should rise from call to call (section 4). The connection is one that the peer began when
         both call at once. Raises `UsageError` for the node's own key, and when there is no target.
         """
-        dial = self._calls.begin(peer, targets, timestamp=timestamp, timeout=timeout, now=now)
+        dial = self._dials.begin(peer, targets, timestamp=timestamp, timeout=timeout, now=now)
         self._advance(dial, now)
         return dial.number
 
     def cancel(self, number: int) -> None:
         """Stop trying. Does nothing when the dial has ended."""
-        if (dial := self._calls.get(number)) is not None:
-            self._calls.end(dial)
+        if (dial := self._dials.get(number)) is not None:
+            self._dials.end(dial)
 
     def _advance(self, dial: Dial, now: float) -> None:
         dial.may_cross = self._life.may_cross(dial)
-        self._outgoing.extend(self._calls.advance(dial, now))
+        self._outgoing.extend(self._dials.advance(dial, now))
         self._life.timers.schedule(dial)
 
     def _renew(self, session: Session, now: float) -> None:
@@ -252,7 +252,7 @@ class Endpoint:
         fading = session.roaming.fading
         if spare and fading and session.packer.streams.table.unused:
             return  # the peer has closed the spare one of two, and its word of that was lost: no reason to call
-        if (dial := self._calls.renew(session, now, or_new=fading and not spare)) is not None:
+        if (dial := self._dials.renew(session, now, or_new=fading and not spare)) is not None:
             session.searching = fading
             if fading and connection is not None:
                 self._life.events.append(PeerSilent(connection))
@@ -332,12 +332,12 @@ class Endpoint:
                 self._life.touch(item, now)
 
     def _dial_due(self, dial: Dial, now: float) -> None:
-        if self._calls.get(dial.number) is None:
+        if self._dials.get(dial.number) is None:
             return
         if now < dial.deadline:
             self._advance(dial, now)
             return
-        self._calls.end(dial)
+        self._dials.end(dial)
         if dial.session is None:
             self._life.events.append(ConnectFailed(dial.number, dial.stage.text, None))
 

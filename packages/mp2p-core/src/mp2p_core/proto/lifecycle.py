@@ -20,7 +20,7 @@ from mp2p_core.proto.timers import Timers
 if TYPE_CHECKING:
     from collections import defaultdict
 
-    from mp2p_core.proto.calls import Calls, Settled
+    from mp2p_core.proto.dials import Dials, Settled
     from mp2p_core.proto.epoch import Epoch
     from mp2p_core.proto.identity import PublicKey
     from mp2p_core.proto.initiator import Dial
@@ -33,7 +33,7 @@ __all__ = ["Lifecycle"]
 class Lifecycle:
     """The sessions and connections of one endpoint."""
 
-    __slots__ = ("_calls", "_half_open", "_own", "_responder", "connections", "counters", "dirty", "events", "parts",
+    __slots__ = ("_dials", "_half_open", "_own", "_responder", "connections", "counters", "dirty", "events", "parts",
                  "sessions", "timers")  # fmt: skip
 
     def __init__(
@@ -41,12 +41,12 @@ class Lifecycle:
         own: PublicKey,
         connections: ConnectionTable,
         responder: Responder,
-        calls: Calls,
+        dials: Dials,
         counters: defaultdict[str, int],
     ) -> None:
         self._own = own
         self._responder = responder
-        self._calls = calls
+        self._dials = dials
         self.connections = connections
         self.sessions: dict[bytes, Session] = {}
         """By each id under which packets for them come in."""
@@ -146,7 +146,7 @@ class Lifecycle:
             if each.searching:
                 # It is there after all, and remembers: a lossy network must not make two connections of one.
                 each.searching = False
-                self._calls.end_renewing(each)
+                self._dials.end_renewing(each)
         if (promoted := session.epochs.promoted) is not None:
             self._responder.confirmed(session.peer, promoted.timestamp)
             session.epochs.promoted = None
@@ -180,7 +180,7 @@ class Lifecycle:
         self._half_open.pop(session.epoch.local_id, None)
         peer = session.peer
         self._responder.confirmed(peer, session.epoch.timestamp)
-        dial = self._calls.to(peer)
+        dial = self._dials.to(peer)
         crossed = self.connections.crossed_by(session)
         if crossed is not None:
             self._merge(crossed, session, now)
@@ -193,7 +193,7 @@ class Lifecycle:
                 self.events.append(ev.Accepted(connection))
         if dial is not None:
             # Both called at once and the peer was faster: its session serves both.
-            self._calls.end(dial)
+            self._dials.end(dial)
             assert session.connection is not None
             self.events.append(ev.Connected(dial.number, session.connection))
 
@@ -214,7 +214,7 @@ class Lifecycle:
         """
         return (
             dial.session is None
-            and self._calls.to(dial.peer) in (None, dial)
+            and self._dials.to(dial.peer) in (None, dial)
             and self.connections.settled(dial.peer)
         )
 
@@ -240,7 +240,7 @@ class Lifecycle:
         """Follow a session that has left the live states."""
         if session.live:
             return
-        self._calls.end_renewing(session)
+        self._dials.end_renewing(session)
         connection = session.connection
         if connection is not None:
             if connection.drop(session):
@@ -265,7 +265,7 @@ class Lifecycle:
             other.close(c.CLOSE_INTERNAL, "one of the two sessions of this connection has gone silent", now)
         else:
             other.close(c.CLOSE_DONE, "", now)
-        self._calls.end_renewing(other)
+        self._dials.end_renewing(other)
         self.touch(other, now)
 
     def close(self, connection: Connection, code: int, reason: str, now: float) -> None:
@@ -273,7 +273,7 @@ class Lifecycle:
         if connection.closed is None:
             connection.close(code, reason, now)
             for session in connection.sessions:
-                self._calls.end_renewing(session)
+                self._dials.end_renewing(session)
                 self.touch(session, now)
             self.connections.remove(connection)
             self.events.append(ev.ConnectionClosed(connection, code, reason))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.target import Target
     from mp2p_core.transport import Address, RandomBytes
 
-__all__ = ["Calls", "Settled"]
+__all__ = ["Dials", "Settled"]
 
 
 class Settled(NamedTuple):
@@ -36,7 +36,7 @@ class Settled(NamedTuple):
     epoch: Epoch | None = None
 
 
-class Calls:
+class Dials:
     """Begins handshakes, finds what an answer answers, and makes sessions and epochs of it."""
 
     def __init__(
