@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from mp2p_core.testing.oracles import Flow, Violation
 from mp2p_core.testing.scenario import Result, run_seed
-from mp2p_core.testing.seeds import main, run_limited, run_many
+from mp2p_core.testing.seeds import COVERAGE, main, run_limited, run_many
 
 _BATCH = 30
 
@@ -27,8 +28,11 @@ def test_H2_whatever_happens_the_oracles_are_silent(first: int) -> None:
 
 @pytest.mark.soak
 def test_ten_thousand_seeds() -> None:
+    stats: Counter[str] = Counter()
     for result in run_many(0, 10_000, jobs=os.cpu_count() or 1):
         _judge(result)
+        stats.update(result.stats)
+    assert min(stats[name] for name in COVERAGE) > 1000
 
 
 def test_one_seed_is_one_run_to_the_byte_in_any_process() -> None:
@@ -45,7 +49,9 @@ def test_the_command_names_the_seed_that_failed_and_how_to_repeat_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["--count", "2"]) == 0
-    assert "2 seeds" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 seeds" in out
+    assert "restarts in a transfer over two ways" in out
     monkeypatch.setattr("mp2p_core.testing.oracles._TABLES", {})  # no table may exist at all
     assert main(["--first", "5", "--count", "3"]) == 1
     out = capsys.readouterr().out

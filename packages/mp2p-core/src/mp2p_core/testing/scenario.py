@@ -19,7 +19,7 @@ from itertools import pairwise
 from mp2p_core.errors import UsageError
 from mp2p_core.proto import constants as c
 from mp2p_core.testing.adversary import Adversary
-from mp2p_core.testing.oracles import Oracles, Violation
+from mp2p_core.testing.oracles import End, Oracles, Violation
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 from mp2p_core.testing.traffic import Traffic
 from mp2p_core.transport import Address
@@ -59,6 +59,8 @@ class Scenario:
         self.steps = 0
         self.peaceful = False
         self.owners: dict[Address, SimNode] = {}
+        self.crossed: dict[tuple[bytes, ...], bool] = {}
+        """Ends of connections that two calls have led to, and whether both sessions had streams."""
         sim.adversary = self._watch
         sim.witness = self.oracles.received
         for number in range(draw.choice((2, 2, 2, 3, 4))):
@@ -122,6 +124,14 @@ class Scenario:
             while self.sim.clock.step(until):
                 self._count()
             self.oracles.check()
+            self._note_crossed()
+
+    def _note_crossed(self) -> None:
+        for end in self.oracles.live():
+            if len(sessions := end.connection.sessions) > 1:
+                key = *sorted(each.token for each in sessions), end.node.key.raw
+                busy = all(not each.packer.streams.table.unused for each in sessions)
+                self.crossed[key] = self.crossed.get(key, False) or busy
 
     def _count(self) -> None:
         self.steps += 1
@@ -177,8 +187,9 @@ class Scenario:
         troubles = (
             (self._partition, 2), (self._restart, 1), (self._sleep, 1), (self._clock_back, 1), (self._attack, 3),
             (self._close_one, 1), (self._weather, 1), (self._dial_some, 1), (self._one_way_dies, 1),
+            (self._cross, 1), (self._rekey_in_transfer, 2), (self._restart_in_transfer, 2),
         )  # fmt: skip
-        for trouble in draw.choices([t for t, _ in troubles], [w for _, w in troubles], k=draw.randrange(4)):
+        for trouble in draw.choices([t for t, _ in troubles], [w for _, w in troubles], k=draw.randrange(5)):
             self._at(draw.random() * duration, trouble)
         return duration
 
@@ -198,6 +209,35 @@ class Scenario:
 
     def _dial_some(self) -> None:
         self.traffic.dial(*self.draw.sample(self.sim.nodes, 2))
+
+    def _cross(self) -> None:
+        """Have two nodes call each other while neither knows of the other's call."""
+        caller, called = self.draw.sample(self.sim.nodes, 2)
+        self.traffic.dial(caller, called)
+        self._at(self.draw.choice((0.0, 0.001, 0.1)) * self.draw.random(), self.traffic.dial, called, caller)
+
+    def _transfer(self) -> End | None:
+        """Begin to send much from one end, and at times in the other direction, too."""
+        draw = self.draw
+        if not (ends := self.oracles.active()):
+            return None
+        end = draw.choice(ends)
+        back = self.oracles.other(end) if draw.random() < 0.5 else None
+        for each in (end, back):
+            if each is not None and not each.told:
+                self.traffic.open_stream(each, draw.randrange(50_000, 400_000))
+        return end
+
+    def _rekey_in_transfer(self) -> None:
+        if (end := self._transfer()) is not None:
+            for _ in range(self.draw.randrange(1, 5)):
+                self._at(self.draw.choice((0.01, 0.1, 2.0)) * self.draw.random(), self.traffic.rekey, end)
+
+    def _restart_in_transfer(self) -> None:
+        if (end := self._transfer()) is not None:
+            other = self.oracles.other(end)
+            node = other.node if other is not None and self.draw.random() < 0.5 else end.node
+            self._at(self.draw.choice((0.01, 0.1, 2.0)) * self.draw.random(), self._restart, node)
 
     def _partition(self) -> None:
         draw = self.draw
@@ -226,8 +266,16 @@ class Scenario:
         self._at(self.draw.choice((3.0, 20.0, 45.0)) * self.draw.random(), setattr, self.sim, "cut", None)
         self.stats["ways that died"] += 1
 
-    def _restart(self) -> None:
-        node = self._some_node()
+    def _restart(self, node: SimNode | None = None) -> None:
+        node = node or self._some_node()
+        cut_short = [
+            end for end in self.oracles.live()
+            if (end.node is node or end.connection.peer == node.key) and self.traffic.transferring([end])
+        ]  # fmt: skip
+        self.stats["restarts in a transfer"] += bool(cut_short)
+        self.stats["restarts in a transfer over two ways"] += any(
+            len(end.session.roaming.paths.targets()) > 1 for end in cut_short
+        )
         self.oracles.restarted(node)
         self.sim.restart(node)
         self.sim.flush(node)
@@ -286,5 +334,7 @@ def run_seed(seed: int) -> Result:
         failure = traceback.format_exc()  # nothing that comes over the network may raise
     for node in scenario.sim.nodes:
         scenario.stats.update(node.endpoint.counters)
+    scenario.stats["ends of crossed calls"] = len(scenario.crossed)
+    scenario.stats["ends of crossed calls, streams on both sessions"] = sum(scenario.crossed.values())
     scenario.stats["messages seen"] = len(scenario.oracles.messages_seen)
     return Result(seed, failure, scenario.digest.hexdigest(), scenario.stats)

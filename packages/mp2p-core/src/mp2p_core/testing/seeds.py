@@ -1,9 +1,10 @@
 """Run many seeds of `scenario`, and say which one fails first.
 
     python -m mp2p_core.testing.seeds --count 10000 --jobs 2
+    python -m mp2p_core.testing.seeds --first 5000 --count 500   # a part of them
     python -m mp2p_core.testing.seeds --first 4711 --count 1     # that one again
 
-Exit status 1 when a seed failed, 0 otherwise.
+Exit status 1 when a seed failed, 0 otherwise. The summary says how often what is hard to get right came about.
 """
 
 from __future__ import annotations
@@ -24,10 +25,19 @@ from mp2p_core.testing.scenario import Result, run_seed
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["main", "run_limited", "run_many"]
+__all__ = ["COVERAGE", "main", "run_limited", "run_many"]
 
 _LONGEST = 20.0
 """Seconds that a seed may take: a hundred times the usual. Something loops, then."""
+
+
+COVERAGE = (
+    "datagrams", "parts", "streams", "streams read to the end", "messages seen", "attacks", "partitions",
+    "ways that died", "sleeps", "clocks back", "restarts", "restarts in a transfer",
+    "restarts in a transfer over two ways", "sessions-replaced", "rekeys begun", "rekeys begun under load",
+    "rekeys-done", "ends of crossed calls", "ends of crossed calls, streams on both sessions",
+)  # fmt: skip
+"""What the summary counts, and what no large number of seeds may do without."""
 
 
 class _Endless(RuntimeError):
@@ -81,9 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for result in run_many(chosen.first, chosen.count, chosen.jobs):
         done += 1
         stats.update(result.stats)
-        if not chosen.json and done % 50 == 0 and sys.stderr.isatty():
+        if not chosen.json and done % 100 == 0:
             rate = done / (time.monotonic() - began)
-            sys.stderr.write(f"\r{done} of {chosen.count}, {rate:.0f} a second")
+            before, after = ("\r", "") if sys.stderr.isatty() else ("", "\n")
+            sys.stderr.write(
+                f"{before}{done} of {chosen.count}, {rate:.0f} a second, {len(failed)} failed{after}"
+            )
         if result.failure is not None:
             failed.append(result)
             if not chosen.keep_going:
@@ -97,8 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for each in failed:
             sys.stdout.write(f"\nseed {each.seed} failed: {each.failure}\n")
             sys.stdout.write(f"again: python -m mp2p_core.testing.seeds --first {each.seed} --count 1\n")
-        what = f"{stats['datagrams']} datagrams, {stats['streams']} streams, {stats['attacks']} attacks"
-        sys.stdout.write(f"\n{done} seeds in {seconds:.1f} s, {len(failed)} failed; {what}\n")
+        sys.stdout.write(f"\n{'in all':>9} {'per 1,000 seeds':>16}\n")
+        for name in COVERAGE:
+            sys.stdout.write(f"{stats[name]:9} {stats[name] * 1000 / max(done, 1):16.0f}  {name}\n")
+        sys.stdout.write(f"\n{done} seeds in {seconds:.1f} s, {len(failed)} failed\n")
     return 1 if failed else 0
 
 

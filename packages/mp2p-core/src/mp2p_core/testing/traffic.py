@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import StreamClosed, StreamReset
 from mp2p_core.proto import constants as c
@@ -22,11 +22,15 @@ from mp2p_core.testing.oracles import End, Flow, Oracles, Violation
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
 
     from mp2p_core.proto.connection import Connection
     from mp2p_core.testing.simulation import SimNode, Simulation
 
 __all__ = ["Traffic"]
+
+_MUCH: Final = 4 * c.BASE_DATAGRAM_SIZE
+"""Bytes not acknowledged, above which a session counts as loaded."""
 
 
 class Traffic:
@@ -39,6 +43,8 @@ class Traffic:
         self.stats: Counter[str] = Counter()
         self.ending = False
         """Whether what is begun is to be ended soon, and everything read at once."""
+        self.eager = draw.choice((0.3, 0.9))
+        """How likely a side opens a stream as soon as there is a connection: the peer may be calling, too."""
         self._flows: dict[tuple[bytes, int, bytes], Flow] = {}
         self._waiting: dict[Flow, bytes] = {}  # what a writer has not got rid of
         self._slow: dict[tuple[End, int], None] = {}  # what a lazy reader has left
@@ -78,11 +84,11 @@ class Traffic:
         if (end := self._some_end()) is not None:
             self.open_stream(end)
 
-    def open_stream(self, end: End) -> None:
-        """Open a stream at one end, and write to it."""
+    def open_stream(self, end: End, size: int | None = None) -> None:
+        """Open a stream at one end, and write to it: that many bytes, or a random number."""
         number = end.streams.open()
         if number is not None:
-            self._begin_flow(end, number)
+            self._begin_flow(end, number, size)
             self._sent(end)
 
     def _sent(self, end: End) -> None:
@@ -97,10 +103,11 @@ class Traffic:
             found = self._flows[end.session.token, number, key] = Flow(name)
         return found
 
-    def _begin_flow(self, end: End, number: int) -> None:
+    def _begin_flow(self, end: End, number: int, size: int | None = None) -> None:
         draw = self.draw
         flow = end.flows[number] = self._flow(end, number, writer=True)
-        size = int(draw.choice((0, 10, 1000, 5000, 30_000, 150_000)) * draw.random())
+        if size is None:
+            size = int(draw.choice((0, 10, 1000, 5000, 30_000, 150_000)) * draw.random())
         self._write(end, number, flow, draw.randbytes(size), finish=self.ending or draw.random() < 0.7)
         self.stats["streams"] += 1
 
@@ -157,14 +164,23 @@ class Traffic:
             self._sent(end)
 
     def some_rekey(self) -> None:
-        """Have one side ask for new keys, or both."""
+        """Have one side of some connection ask for new keys, or both."""
         if (end := self._some_end()) is not None:
-            both = [end, self.oracles.other(end)] if self.draw.random() < 0.3 else [end]
-            for each in both:
-                if each is not None and not each.told:
-                    each.session.epochs.rekey_at = self.sim.local(each.node)
-                    self._sent(each)
-            self.stats["rekeys"] += 1
+            self.rekey(end)
+
+    def rekey(self, end: End) -> None:
+        """Have one side ask for new keys, or both."""
+        both = [end, self.oracles.other(end)] if self.draw.random() < 0.3 else [end]
+        asking = [each for each in both if each is not None and not each.told]
+        for each in asking:
+            each.session.epochs.rekey_at = self.sim.local(each.node)
+            self._sent(each)
+        self.stats["rekeys begun"] += bool(asking)
+        self.stats["rekeys begun under load"] += self.transferring(asking)
+
+    def transferring(self, ends: Iterable[End]) -> bool:
+        """Tell whether there is much under way on any of these."""
+        return any(end.streams.sizes()["send bytes"] > _MUCH for end in ends)
 
     # --- what endpoints say ---------------------------------------------------------------------------
 
@@ -195,8 +211,7 @@ class Traffic:
             self.stats[f"closed with {event.code}"] += 1
 
     def _begin(self, node: SimNode, connection: Connection) -> None:
-        """Open a stream as soon as there is a connection, at times: the peer may be calling, too."""
-        if not self.ending and self.draw.random() < 0.3:
+        if not self.ending and self.draw.random() < self.eager:
             self.open_stream(self.oracles.find(node, connection.session))
 
     def _stream_event(self, end: End, kind: StreamEventKind, number: int) -> None:
