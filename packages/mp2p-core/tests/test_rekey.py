@@ -176,7 +176,7 @@ def test_Y7_old_keys_open_for_ten_seconds() -> None:
 
 
 @pytest.mark.parametrize("why", ["packets", "failures"])
-def test_keys_that_were_used_much_are_renewed(why: str) -> None:
+def test_F6_keys_that_were_used_much_or_attacked_much_are_renewed(why: str) -> None:
     bench, _, connection = connected()
     if why == "packets":
         connection.session.packer.next_number = c.REKEY_PACKETS

@@ -109,7 +109,7 @@ def test_P4_header_bytes_that_are_not_right(at: int) -> None:
 
 
 @pytest.mark.parametrize("suite", [0, 2, 3, 255])
-def test_D2_another_suite_is_not_spoken(suite: int) -> None:
+def test_D2_H14_another_suite_is_not_spoken(suite: int) -> None:
     bench = Bench()
     init = Puppet(bench.key).init()
     assert bench.feed(restamp(init[:1] + bytes([suite]) + init[2:], bench.key)) == []

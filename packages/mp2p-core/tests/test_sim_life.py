@@ -75,6 +75,25 @@ def test_H16_new_keys_under_load_and_loss_cost_no_byte_and_no_nonce(seed: int) -
     assert pair.b.endpoint.sizes()["sessions"] <= 2
 
 
+@pytest.mark.parametrize("packets", [3000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_H16_new_keys_again_and_again_in_the_middle_of_a_transfer(packets: int) -> None:
+    pair = Pair(packets, loss=0.01, duplicate=0.01, delay=0.003, jitter=0.002)
+    half = c.UNSENT_STREAM // 2
+    before = len(pair.a.sent)
+    while len(pair.a.sent) - before < packets:
+        if pair.sent - pair.got < half:
+            pair.write(half)
+        for connection in (pair.out, pair.into):
+            connection.session.epochs.rekey_at = pair.sim.local(pair.a)
+        pair.sim.run_until(lambda: pair.sent - pair.got < half, 1.0)
+    assert pair.sim.run_until(lambda: pair.got == pair.sent, 60), f"{pair.got} of {pair.sent}"
+    assert pair.read.digest() == pair.written.digest()
+    assert pair.out.session.epochs.rekeys >= packets // 400
+    assert pair.sim.nonces.repeats == 0
+    assert pair.out.closed is None
+    assert pair.into.closed is None
+
+
 def test_Y7_data_under_keys_that_were_replaced_is_silent_after_ten_seconds() -> None:
     pair = Pair(1)
     recorded: list[Datagram] = []
