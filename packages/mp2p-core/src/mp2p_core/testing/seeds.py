@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["COVERAGE", "main", "run_limited", "run_many"]
 
 _LONGEST = 20.0
-"""Seconds that a seed may take: a hundred times the usual. Something loops, then."""
+"""Seconds of the processor that a seed may take: a hundred times the usual. Something loops, then."""
 
 
 COVERAGE = (
@@ -45,22 +45,22 @@ class _Endless(RuntimeError):
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise _Endless(f"still running after {_LONGEST:g} s")
+    raise _Endless(f"still running after {_LONGEST:g} s of processor time")
 
 
 def run_limited(seed: int) -> Result:
     """Run a seed, and stop it where the code under test loops for ever (where the system has interval timers)."""
     if not hasattr(signal, "setitimer"):
         return run_seed(seed)
-    before = signal.signal(signal.SIGALRM, _stop)
-    signal.setitimer(signal.ITIMER_REAL, _LONGEST)
+    before = signal.signal(signal.SIGVTALRM, _stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST)
     try:
         return run_seed(seed)
     except _Endless:
         return Result(seed, traceback.format_exc(), "")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def run_many(first: int, count: int, jobs: int = 1) -> Iterator[Result]:
