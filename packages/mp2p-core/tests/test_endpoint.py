@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -166,6 +167,23 @@ def test_a_large_packet_is_a_train_of_its_own() -> None:
         [b"hhhbbbbbb", b"hhhbb"],
         [b"t" * 9, b"u" * 9],
     ]
+
+
+def test_a_large_packet_leaves_before_the_next_one_is_sealed() -> None:
+    """The peer opens one while this side seals another: else only one of the two would work at a time."""
+    sealed: list[int] = []
+
+    def packets() -> Iterator[Packet]:
+        for n in range(4):
+            sealed.append(n)
+            yield Packet(b"hhhbbbbbbhhhbb", 9)
+
+    gone = 0
+    for train in trains(Path(Puppet.SOURCE), packets()):
+        gone += 1
+        assert len(train.datagrams()) == 2
+        assert len(sealed) == gone
+    assert gone == 4
 
 
 # --- how many ----------------------------------------------------------------------------------------

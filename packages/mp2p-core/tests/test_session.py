@@ -398,7 +398,7 @@ def test_H18_the_last_packet_number_is_spent_on_saying_so() -> None:
     late = keys[1].encrypt(bytes(12), b"\x01", b"\x14\0" + b"l" * 8 + bytes(8))
     for _ in range(3):
         session.receive_untrusted(b"\x14\0" + b"l" * 8 + bytes(8) + late, 0, Path(Puppet.SOURCE), 10.0)
-        assert session.packets(10.0) == [], "not even a CLOSE is repeated"
+        assert list(session.packets(10.0)) == [], "not even a CLOSE is repeated"
 
 
 # --- the end -----------------------------------------------------------------------------------------

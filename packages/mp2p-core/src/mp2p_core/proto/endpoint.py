@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -285,29 +285,28 @@ class Endpoint:
 
     # --- out ----------------------------------------------------------------------------------------
 
-    def transmits(self, now: float) -> list[Transmit]:
-        """Return what is to be sent, as trains. Sealing happens here; each datagram comes out once."""
-        out: list[Transmit] = []
+    def transmits(self, now: float) -> Iterator[Transmit]:
+        """Yield what is to be sent, as trains; to be run to its end. Each datagram comes out once.
+
+        A packet is sealed when it is asked for: the peer opens the first while the second is being sealed.
+        """
         while self._outgoing:
             channel, path, datagram = self._outgoing.popleft()
-            out.append(Transmit(channel, Train(path, (datagram,), len(datagram))))
+            yield Transmit(channel, Train(path, (datagram,), len(datagram)))
         while self._dirty:
             session, _ = self._dirty.popitem()
             before = session.state
-            packets = session.packets(now)
+            for train in trains(session.roaming.path, session.packets(now)):
+                yield Transmit(session.roaming.channel, train)
             if session.packer.streams.events:
                 self._life.deliver(session)
             self._life.timers.schedule(session)
             if session.state is not before:
                 self._life.after_change(session, now)
                 self._life.timers.schedule(session)
-            out.extend(
-                Transmit(session.roaming.channel, train) for train in trains(session.roaming.path, packets)
-            )
             for channel, path, (data, size) in session.roaming.packets:
-                out.append(Transmit(channel, Train(path, (data,), size)))
+                yield Transmit(channel, Train(path, (data,), size))
             session.roaming.packets.clear()
-        return out
 
     def timeout(self) -> float | None:
         """Return when `handle_timeout` is due, on the clock of `now`; None when nothing waits."""

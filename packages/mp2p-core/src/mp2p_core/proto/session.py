@@ -33,6 +33,8 @@ from mp2p_core.proto.states import SessionState, step
 from mp2p_core.proto.wire import data_packet_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.epoch import Epoch, Packet
     from mp2p_core.proto.identity import PublicKey
@@ -292,24 +294,23 @@ class Session:
         self.packer.clear()
         self._closed_until = now + c.CLOSING_LIFE
 
-    def packets(self, now: float) -> list[Packet]:
-        """Seal everything that may go out now, into as few packets as it fits.
+    def packets(self, now: float) -> Iterator[Packet]:
+        """Seal everything that may go out now, into as few packets as it fits, each when it is asked for.
 
-        What goes elsewhere than the rest is in `roaming.packets` afterwards.
+        To be run to its end. What goes elsewhere than the rest is in `roaming.packets` afterwards.
         """
-        out: list[Packet] = []
         packer = self.packer
         seal = self.epoch.seal
         if now >= self.epochs.seals_until:
             self._stale = True
-            return out
+            return
         if self.state in _LIVE:
             while packer.next_number < c.MAX_PACKET_NUMBER:
                 number = packer.next_number
                 plaintext = packer.next(now)
                 if plaintext is None:
                     break
-                out.append(seal(number, plaintext.data, plaintext.datagrams, packer.datagram))
+                yield seal(number, plaintext.data, plaintext.datagrams, packer.datagram)
             else:
                 # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                 self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
@@ -322,11 +323,9 @@ class Session:
         ):
             self._close_due = False
             self._close_sent = now
-            out.append(
-                seal(packer.next_number, encode_close(self.close_code, self.close_reason), 1, packer.datagram)
-            )
+            number = packer.next_number
             packer.next_number += 1
-        return out
+            yield seal(number, encode_close(self.close_code, self.close_reason), 1, packer.datagram)
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""

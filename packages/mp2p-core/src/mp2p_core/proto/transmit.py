@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mp2p_core.transport import Path, Train
@@ -20,17 +20,23 @@ class Transmit(NamedTuple):
     train: Train
 
 
-def trains(path: Path, packets: list[Packet]) -> Iterator[Train]:
-    """Make a train of each large packet, and of packets of equal size, the last one possibly shorter."""
-    at = 0
-    while at < len(packets):
-        data, size = packets[at]
-        buffers = [data]
-        at += 1
-        if len(data) == size:
-            while at < len(packets) and len(packets[at].data) == packets[at].datagram <= size:
-                buffers.append(packets[at].data)
-                at += 1
-                if len(buffers[-1]) < size:
-                    break
+def trains(path: Path, packets: Iterable[Packet]) -> Iterator[Train]:
+    """Make a train of each large packet, and of packets of equal size, the last one possibly shorter.
+
+    A large packet comes out before the next one is asked for.
+    """
+    buffers: list[bytes] = []
+    size = 0
+    for data, datagram in packets:
+        large = len(data) > datagram
+        if buffers and (large or datagram > size):
+            yield Train(path, buffers, size)
+            buffers = []
+        if not buffers:
+            size = datagram
+        buffers.append(data)
+        if large or datagram < size:
+            yield Train(path, buffers, size)
+            buffers = []
+    if buffers:
         yield Train(path, buffers, size)
