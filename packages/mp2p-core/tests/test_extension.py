@@ -31,21 +31,34 @@ async def until(condition: Callable[[], object]) -> None:
             await anyio.sleep(0.001)
 
 
-async def test_what_is_sent_with_its_end_is_one_packet() -> None:
+async def test_what_is_sent_in_one_turn_of_the_event_loop_is_one_packet() -> None:
     hub = MemoryHub()
     async with pair(hub) as (here, there):
         ours, _ = await opened(here, there)
-        before: list[bytes] = []
-        hub.drop = lambda datagram: before.append(datagram) or False  # type: ignore[func-returns-value] # counts
-        assert (await here.open_stream()).send_nowait(b"request", last=True)
-        assert len(before) == 1
+        sent: list[bytes] = []
+        hub.drop = lambda datagram: sent.append(datagram) or False  # type: ignore[func-returns-value] # counts
+        for _ in range(10):
+            assert (await here.open_stream()).send_nowait(b"request", last=True)
         theirs = await there.accept_stream()
-        assert await theirs.receive() == b"request"
-        with pytest.raises(anyio.EndOfStream):
-            theirs.receive_nowait()
+        assert len(sent) == 1
+        for _ in range(9):
+            assert await theirs.receive() == b"request"
+            with pytest.raises(anyio.EndOfStream):
+                theirs.receive_nowait()
+            theirs = await there.accept_stream()
+        assert len(sent) == 1
         ours.close_now()
         with pytest.raises(anyio.ClosedResourceError):
             ours.send_nowait(b"x")
+
+
+async def test_what_was_sent_before_closing_at_once_goes_out_before() -> None:
+    async with pair() as (here, there):
+        await here.send_datagram(b"last words")
+        here.close_now(7, "enough")
+        assert await there.receive_datagram() == b"last words"
+        with pytest.raises(Closed, match="enough"):
+            await there.receive_datagram()
 
 
 async def test_send_nowait_takes_all_or_nothing() -> None:

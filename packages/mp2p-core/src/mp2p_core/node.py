@@ -309,9 +309,10 @@ class Node:
 
     def _flush_one(self, connection: Connection) -> None:
         self._endpoint.flush(connection)
-        self.driver.flush(self._clock())
+        self.driver.flush_soon()
 
     def _close_one(self, connection: Connection, code: int, reason: str) -> None:
+        self.driver.flush(self._clock())  # what was said before goes out before
         self._endpoint.close(connection, code, reason, self._clock())
         self.driver.flush(self._clock())
 

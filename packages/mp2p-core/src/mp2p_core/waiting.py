@@ -17,7 +17,7 @@ import anyio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Bell", "Signal", "signal_maker", "wait_up_to"]
+__all__ = ["Bell", "Signal", "signal_maker", "turn_caller", "wait_up_to"]
 
 
 class Signal(Protocol):
@@ -95,12 +95,26 @@ async def wait_up_to(signal: Signal, seconds: float) -> None:
 
 def signal_maker() -> Callable[[], Signal]:
     """Return what makes signals for the event loop of the calling task."""
+    loop = _asyncio_loop()
+    return anyio.Event if loop is None else partial(_FutureSignal, loop)
+
+
+def turn_caller() -> Callable[[Callable[[], object]], object] | None:
+    """Return what calls a function once the callbacks and tasks that are ready now have had their turn.
+
+    None where the event loop has nothing for that but to wake a task.
+    """
+    loop = _asyncio_loop()
+    return None if loop is None else loop.call_soon
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
     loaded = sys.modules.get("asyncio")  # imported here it would take 15 ms, on trio for nothing
     if loaded is None:
-        return anyio.Event
+        return None
     try:
         task: asyncio.Task[object] | None = loaded.current_task()
     except RuntimeError:  # no loop of asyncio is running
-        return anyio.Event
+        return None
     # A trio guest of an asyncio loop finds the loop, and no task.
-    return anyio.Event if task is None else partial(_FutureSignal, task.get_loop())
+    return None if task is None else task.get_loop()
