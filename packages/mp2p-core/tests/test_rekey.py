@@ -9,17 +9,17 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.events import ConnectionClosed, ConnectionReplaced, MessageReceived
-from mp2p_core.proto.frames import Msg, encode_ack, encode_msg, parse_frames_untrusted
+from mp2p_core.proto.frames import Msg, Ping, encode_ack, encode_msg, parse_frames_untrusted
 from mp2p_core.testing.puppet import Bench, Puppet
 from mp2p_core.testing.simulation import Datagram
 
 TOKEN = b"token of the day"
 
 
-def connected() -> tuple[Bench, Puppet, Connection]:
+def connected(seed: int = 1) -> tuple[Bench, Puppet, Connection]:
     """A bench that has called a puppet, to which it owes nothing."""
     bench = Bench()
-    puppet = Puppet(bench.key)
+    puppet = Puppet(bench.key, seed=seed)
     bench.feed(puppet.resp(bench.dial(puppet.key), token=TOKEN))
     bench.feed(puppet.seal(encode_ack([(0, 0)], 0.0)))
     (connection,) = bench.endpoint.connections()
@@ -108,6 +108,30 @@ def test_keys_that_the_peer_asks_for_are_used_from_its_first_packet_under_them_o
     bench.feed(packet)
     assert parse_frames_untrusted(new.open(say(bench, connection, b"3")))[-1] == Msg(b"3")
     assert [event.data for event in bench.events if isinstance(event, MessageReceived)] == [b"late", b"first"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_waits_for_a_sign_of_life_goes_out_when_the_peer_confirms_keys_also_if_they_are_not_used(
+    kept: bool,
+) -> None:
+    """The peer could not hear, and now can: it says so by taking our answer. Of two epochs at once one is kept."""
+    seed = next(n for n in range(1, 50) if (Puppet(Bench().key, seed=n).key.raw > Bench().key.raw) is kept)
+    bench, old, connection = connected(seed)
+    ours = after(old, 100)
+    bench.feed(ours.resp(asked(bench, connection), token=TOKEN))
+    take_turn(old, ours)
+    bench.feed(ours.seal(encode_ack([(0, connection.session.packer.next_number - 1)], 0.0)))
+    say(bench, connection, b"lost")
+    bench.advance(5.0)
+    assert connection.session.roaming.fading
+    bench.feed(ours.seal(b"\x01"))
+    theirs = after(old, 101)
+    (resp,) = of_type(bench.feed(theirs.init(timestamp=10**16, token=TOKEN)), c.TYPE_RESP)
+    theirs.read_resp(resp)
+    take_turn(ours, theirs)
+    out = of_type(bench.feed(theirs.seal(b"\x00")), c.TYPE_DATA)
+    assert connection.session.epoch.ours is kept
+    assert Ping() in parse_frames_untrusted((ours if kept else theirs).open(out[0]))
 
 
 def test_Y4_a_recorded_request_for_new_keys_leads_nowhere() -> None:

@@ -252,6 +252,37 @@ def test_a_peer_that_goes_silent_is_told_of_once_a_search_and_only_then() -> Non
     assert len(silent) <= 4, "once for each search"
 
 
+@pytest.mark.parametrize("memory", [3.0, 20.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_switch_that_keeps_forgetting_one_side_holds_the_other_up_and_nothing_more(
+    memory: float, seed: int
+) -> None:
+    """That side hears nothing unless it has joined again lately, which it does for a silence, and every 75 s."""
+    pair = Pair(seed, jitter=0.002)
+    sim = pair.sim
+    joined = [sim.now]
+
+    def listen(event: object) -> None:
+        pair._drain(event)
+        if isinstance(event, PeerSilent) and sim.now >= joined[-1] + 10:
+            joined.append(sim.now)
+
+    def cut(datagram: Datagram) -> bool:
+        if sim.now >= joined[-1] + 75:
+            joined.append(sim.now)
+        return datagram.destination == pair.b.group and sim.now > joined[-1] + memory
+
+    pair.b.on_event, sim.cut = listen, cut
+    while sim.now < 1300:
+        pair.write(100)
+        # It asks for a sign of life after ten seconds, joins again, and is heard at once.
+        assert sim.run_until(lambda: pair.got == pair.sent, c.KEEPALIVE + 1), f"seed {seed}, {joined}"
+        sim.run(0.5)
+    assert len(joined) > 5, f"seed {seed}: nothing was forgotten"
+    assert pair.out.closed is None
+    assert pair.into.closed is None
+
+
 def test_a_caller_that_lets_nobody_call_still_gives_new_keys_to_whom_it_called() -> None:
     """The called side looks for a silent caller, and renews keys, by INITs of its own."""
     sim = Simulation(5)

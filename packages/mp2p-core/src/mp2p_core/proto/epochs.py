@@ -75,12 +75,13 @@ class Epochs:
     def opened(self, epoch: Epoch, now: float) -> bool:
         """Note that a packet opened under an epoch: of keys that the peer asked for, the first is the confirmation.
 
-        True when they seal from now on.
+        True when it is. `current` tells whether they seal from now on.
         """
         if not self._is_offered(epoch):
             return False
         self.promoted = epoch
-        return self._take_over(epoch, now)
+        self._take_over(epoch, now)
+        return True
 
     def _take_over(self, epoch: Epoch, now: float) -> bool:
         current = self.current

@@ -147,6 +147,8 @@ class Lifecycle:
                 # It is there after all, and remembers: a lossy network must not make two connections of one.
                 each.searching = False
                 self._dials.end_renewing(each)
+                each.roaming.heard_again()
+                self.dirty[each] = None
         if (promoted := session.epochs.promoted) is not None:
             self._responder.confirmed(session.peer, promoted.timestamp)
             session.epochs.promoted = None

@@ -112,16 +112,23 @@ class Roaming:
 
     # --- changing -----------------------------------------------------------------------------------
 
+    def heard_again(self) -> None:
+        """Say at once what has arrived: a peer that was not heard has waited as long, and does not know that it is."""
+        self._packer.acks.again()
+        self._packer.ping()
+
+    def reached(self) -> None:
+        """Note that an answer of ours to a handshake has arrived: what waits for a sign of life waits no longer."""
+        if self.fading:
+            self._packer.answered()
+            self._packer.ping()
+
     def follow_keys(self, epoch: Epoch, now: float) -> None:
         """Send where the handshake for the present keys went."""
         if (epoch.channel, epoch.path.remote) != (self.channel, self.path.remote):
             self.paths.take_proved(epoch.channel, epoch.path.remote, now)
             self._packer.moved(now, limit=self.paths.current.target.max_payload)
         self.channel, self.path = epoch.channel, epoch.path
-        if self.fading:
-            # It has gone both ways, so what has been waiting for an answer need not wait any longer.
-            self._packer.answered()
-            self._packer.ping()
 
     def _move(self, route: Route, now: float) -> None:
         """Send over another way from now on. It has answered a challenge."""

@@ -217,7 +217,9 @@ class Session:
                 self.roaming.opened(channel, now)
         self.liveness.heard_at = now
         if self.epochs.opened(epoch, now):
-            self._follow_keys(now)
+            self.roaming.reached()
+            if epoch is self.epoch:
+                self._follow_keys(now)
         if number > highest and path.interface != self.roaming.path.interface:
             self.roaming.heard_on(channel, path)
         self._read_frames(payload, number, highest, channel, path, now)
