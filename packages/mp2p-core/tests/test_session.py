@@ -390,11 +390,11 @@ def test_H18_the_last_packet_number_is_spent_on_saying_so() -> None:
     numbers = [int.from_bytes(packet[10:18], "big") for packet in out]
     assert numbers == [2**64 - 4, 2**64 - 3, 2**64 - 2], "2^64 - 1 is never used, and nothing wraps"
     assert session.state is SessionState.CLOSING
-    assert session.close_code == c.CLOSE_KEY_LIMIT
+    assert session.closing.code == c.CLOSE_KEY_LIMIT
     for packet in out:
         assert peer.receive_untrusted(packet, 0, Path(Puppet.SOURCE), 0.0) == "data-received"
     assert list(peer.received) == [b"0", b"1"]
-    assert (peer.state, peer.close_code) == (SessionState.DRAINING, c.CLOSE_KEY_LIMIT)
+    assert (peer.state, peer.closing.code) == (SessionState.DRAINING, c.CLOSE_KEY_LIMIT)
     late = keys[1].encrypt(bytes(12), b"\x01", b"\x14\0" + b"l" * 8 + bytes(8))
     for _ in range(3):
         session.receive_untrusted(b"\x14\0" + b"l" * 8 + bytes(8) + late, 0, Path(Puppet.SOURCE), 10.0)

@@ -189,7 +189,7 @@ class SessionPair(RuleBasedStateMachine):
     def a_session_ends_only_for_a_reason(self) -> None:
         for half, other in ((self.halves[0], self.halves[1]), (self.halves[1], self.halves[0])):
             if half.session.state in (SessionState.CLOSING, SessionState.DRAINING):
-                code = half.session.close_code
+                code = half.session.closing.code
                 assert code == c.CLOSE_IDLE or (
                     code in (40, 41) and (half.closed_by_us or other.closed_by_us)
                 )

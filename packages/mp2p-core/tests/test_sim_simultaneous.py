@@ -229,7 +229,7 @@ def test_H10_every_order_ends_in_one_session_and_loses_nothing(
             assert ours.session.initiator, "the session begun by the smaller key is preferred"
             assert before == [2, 2], "the spare one stays for a while"
             spare = next(session for session in run.large.sessions if session.initiator)
-            assert spare.close_code == c.CLOSE_SUPERSEDED
+            assert spare.closing.code == c.CLOSE_SUPERSEDED
             assert spare.state is SessionState.CLOSING
     assert runs >= 30
     assert merged > runs / 4

@@ -287,7 +287,7 @@ class Stream(ByteStream):
     def _check_open(self) -> None:
         self._connection.check_open()
         if not self._session.live:
-            raise Closed(self._session.close_code, self._session.close_reason)
+            raise Closed(self._session.closing.code, self._session.closing.reason)
 
     async def _take_turn(self) -> None:
         self._turn += 1

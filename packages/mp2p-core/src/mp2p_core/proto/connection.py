@@ -94,7 +94,7 @@ class Connection:
         if len(self.sessions) > 1 and session.leaves_nothing:
             self.sessions.remove(session)
             return False
-        self._closed = Closed(session.close_code, session.close_reason)
+        self._closed = Closed(session.closing.code, session.closing.reason)
         return True
 
 

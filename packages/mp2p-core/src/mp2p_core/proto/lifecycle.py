@@ -248,10 +248,12 @@ class Lifecycle:
             if connection.drop(session):
                 for other in connection.sessions:
                     self._end_with(session, other, now)
-                self.events.append(ev.ConnectionClosed(connection, session.close_code, session.close_reason))
+                self.events.append(
+                    ev.ConnectionClosed(connection, session.closing.code, session.closing.reason)
+                )
             if connection.closed is not None:
                 self.connections.remove(connection)
-            elif session.close_code == c.CLOSE_SUPERSEDED:
+            elif session.closing.code == c.CLOSE_SUPERSEDED:
                 session.packer.streams.table.settle()
                 self.deliver(session)
         if session.state is SessionState.CLOSED:
@@ -263,7 +265,7 @@ class Lifecycle:
 
     def _end_with(self, ended: Session, other: Session, now: float) -> None:
         """Close the other session of a connection whose one session took streams with it."""
-        if ended.close_code == c.CLOSE_IDLE:
+        if ended.closing.code == c.CLOSE_IDLE:
             other.close(c.CLOSE_INTERNAL, "one of the two sessions of this connection has gone silent", now)
         else:
             other.close(c.CLOSE_DONE, "", now)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.closing import Closing
 from mp2p_core.proto.epochs import Epochs
 from mp2p_core.proto.flow import StreamError
 from mp2p_core.proto.frames import (
@@ -21,7 +22,6 @@ from mp2p_core.proto.frames import (
     Close,
     Msg,
     Ping,
-    encode_close,
     parse_frames_untrusted,
 )
 from mp2p_core.proto.liveness import Liveness
@@ -58,8 +58,7 @@ class Session:
     """
 
     __slots__ = (
-        "_close_due", "_close_sent", "_closed_until", "_stale",
-        "_window", "began", "carried_at", "close_code", "close_reason", "connection", "epochs", "handshake_time",
+        "_stale", "_window", "began", "carried_at", "closing", "connection", "epochs", "handshake_time",
         "heard_by_peer", "initiator", "large", "liveness", "may_cross", "opened_at", "packer", "peer",
         "queued", "received", "review_at", "roaming", "searching", "state", "token",
     )  # fmt: skip
@@ -104,8 +103,7 @@ class Session:
         self.connection: Connection | None = None
         self.queued: list[float] = []
         self.received: deque[bytes] = deque()
-        self.close_code = c.CLOSE_DONE
-        self.close_reason = ""
+        self.closing = Closing(now)
         self._window = ReplayWindow()
         self.packer = Packer(
             initiator=initiator,
@@ -119,9 +117,6 @@ class Session:
         if initiator:
             self.packer.ping()  # DATA 0 asks for an acknowledgement: the key confirmation
         self._stale = False  # the keys are too old to send under, and no new ones have come
-        self._close_due = False
-        self._close_sent = now
-        self._closed_until = now
 
     @property
     def epoch(self) -> Epoch:
@@ -147,9 +142,9 @@ class Session:
     def leaves_nothing(self) -> bool:
         """Whether its end takes nothing of the application's with it, so that another session may go on alone."""
         streams = self.packer.streams
-        if self.close_code == c.CLOSE_SUPERSEDED:
+        if self.closing.code == c.CLOSE_SUPERSEDED:
             return streams.table.settled  # the peer had everything, and has said everything
-        return self.close_code == c.CLOSE_IDLE and streams.table.unused
+        return self.closing.code == c.CLOSE_IDLE and streams.table.unused
 
     @property
     def max_message(self) -> int:
@@ -265,12 +260,12 @@ class Session:
         packer.acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
         if number > highest and self.state is _OPEN:
             self.roaming.follow_untrusted(frames, channel, path, now)
-        if self.state is SessionState.CLOSING and now >= self._close_sent + packer.rtt.smoothed:
-            self._close_due = True
+        if self.state is SessionState.CLOSING:
+            self.closing.heard_late(now, packer.rtt.smoothed)
 
     def _peer_closed(self, frame: Close, now: float) -> None:
         if self.state is _OPEN:
-            self.close_code, self.close_reason = frame.code, frame.reason
+            self.closing.code, self.closing.reason = frame.code, frame.reason
         if self.state in (_OPEN, SessionState.CLOSING):
             self._drain("peer's close", now)
 
@@ -281,10 +276,8 @@ class Session:
         if self.state not in _LIVE:
             return
         self.state = step(self.state, "local close")
-        self.close_code, self.close_reason = code, reason
         self.packer.clear()
-        self._close_due = True
-        self._closed_until = now + life
+        self.closing.begin(code, reason, now + life)
 
     def expire(self) -> None:
         """Forget a half-open session: nobody has to be told."""
@@ -292,9 +285,8 @@ class Session:
 
     def _drain(self, event: str, now: float) -> None:
         self.state = step(self.state, event)
-        self._close_due = False
         self.packer.clear()
-        self._closed_until = now + c.CLOSING_LIFE
+        self.closing.hush(now)
 
     def packets(self, now: float) -> Iterator[Packet]:
         """Seal everything that may go out now, into as few packets as it fits, each when it is asked for.
@@ -319,19 +311,17 @@ class Session:
             if self.roaming.paths.next_at <= now and self.state in _LIVE:
                 self.roaming.seal_packets(self.epoch, now)
         if (
-            self.state is SessionState.CLOSING
-            and self._close_due
+            self.closing.due
+            and self.state is SessionState.CLOSING
             and packer.next_number <= c.MAX_PACKET_NUMBER
         ):
-            self._close_due = False
-            self._close_sent = now
             number = packer.next_number
             packer.next_number += 1
-            yield seal(number, encode_close(self.close_code, self.close_reason), 1, packer.datagram)
+            yield seal(number, self.closing.frame(now), 1, packer.datagram)
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""
-        return self._close_due or self.packer.waiting(now) or self.roaming.paths.next_at <= now
+        return self.closing.due or self.packer.waiting(now) or self.roaming.paths.next_at <= now
 
     # --- keys ---------------------------------------------------------------------------------------
 
@@ -373,7 +363,7 @@ class Session:
             return min(self.liveness.confirm_at, self.roaming.paths.next_at)
         if state is SessionState.HALF_OPEN:
             return self.began + c.HALF_OPEN_LIFE
-        return self._closed_until if state is not SessionState.CLOSED else None
+        return self.closing.until if state is not SessionState.CLOSED else None
 
     def handle_timeout(self, now: float) -> None:
         """Do what has become due; `packets` then has what is to be sent."""
@@ -397,9 +387,9 @@ class Session:
         elif state is SessionState.HALF_OPEN:
             if now >= self.began + c.HALF_OPEN_LIFE:
                 self.expire()
-        elif state is not SessionState.CLOSED and now >= self._closed_until:
+        elif state is not SessionState.CLOSED and now >= self.closing.until:
             self.state = step(state, "time is up")
 
     def _fall_silent(self, reason: str, now: float) -> None:
-        self.close_code, self.close_reason = c.CLOSE_IDLE, reason
+        self.closing.code, self.closing.reason = c.CLOSE_IDLE, reason
         self._drain("silence", now)
