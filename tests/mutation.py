@@ -1,7 +1,8 @@
 """Break each check of the protocol, one at a time, and see that some test notices.
 
-    python tests/mutation.py            all of them, about two minutes; exits with 1 when one survives
-    python tests/mutation.py cookie     those whose name contains the word
+    python tests/mutation.py              all of them, about fifteen minutes; exits with 1 when one survives
+    python tests/mutation.py cookie       those whose name contains the word
+    python tests/mutation.py --part 3/20  the third of twenty parts
 
 A mutation replaces one piece of text in a copy of mp2p_core or mp2p_rpc; the tests named beside it run against it.
 They stand in tests/mutations.txt. Not part of the suite, but tests/test_mutations.py sees to it that every
@@ -10,6 +11,7 @@ text to replace is still there exactly once.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -41,6 +43,11 @@ class Mutation(NamedTuple):
     def source(self) -> Path:
         """The file to be broken."""
         return PACKAGES[self.package] / "src" / self.package / self.file
+
+    @property
+    def expression(self) -> str:
+        """For pytest's -k; empty for all tests of the files."""
+        return self.tests.partition(":")[2]
 
     @property
     def paths(self) -> list[Path]:
@@ -86,10 +93,20 @@ class Result(NamedTuple):
 
 def _pytest(paths: list[Path], expression: str, copy: Path) -> tuple[int, str]:
     """Run tests against the copy; returns pytest's exit code and output."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--no-header",
+        "--tb=line",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["-k", expression] if expression else []
     command += [str(path) for path in paths]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "250"}
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
@@ -115,18 +132,14 @@ def _try(mutation: Mutation) -> Result:
             f"{mutation.name}: the text to replace is not there exactly once"
         )
         file.write_text(text.replace(mutation.old, mutation.new))
-        code, output = _pytest(mutation.paths, mutation.tests.partition(":")[2], copy)
+        code, output = _pytest(mutation.paths, mutation.expression, copy)
     failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     # 1 means that tests ran and failed. Anything else, such as no test collected, proves nothing.
-    note = (
-        failed[0].partition("::")[2].partition(" - ")[0]
-        if code == 1 and failed
-        else f"pytest ended with {code}"
-    )
+    note = failed[0].partition("::")[2][:150] if code == 1 and failed else f"pytest ended with {code}"
     return Result(mutation, code == 1 and bool(failed), note, time.perf_counter() - began)
 
 
-def _baseline() -> bool:
+def _baseline(chosen: list[Mutation]) -> bool:
     """See that the same tests pass against an unchanged copy, and that the copy is what they import."""
     with tempfile.TemporaryDirectory(prefix="mp2p-mutation-") as folder:
         copy = Path(folder)
@@ -138,18 +151,33 @@ def _baseline() -> bool:
         if not all(each.startswith(folder) for each in found.split()):
             print(f"tests would import {found.strip()}, not the copy")
             return False
-        code, output = _pytest(sorted({path for mutation in MUTATIONS for path in mutation.paths}), "", copy)
-        if code:
-            print(output[-3000:])
-        return code == 0
+        whole = {path for mutation in chosen if not mutation.expression for path in mutation.paths}
+        some = {path for mutation in chosen for path in mutation.paths} - whole
+        expressions = {mutation.expression for mutation in chosen} - {""}
+        for paths, expression in (
+            (whole, ""),
+            (some, " or ".join(f"({each})" for each in sorted(expressions))),
+        ):
+            code, output = _pytest(sorted(paths), expression, copy) if paths else (0, "")
+            if code:
+                print(output[-3000:])
+                return False
+        return True
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the mutations whose name contains one of the words, or all; print a table."""
-    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    parser = argparse.ArgumentParser(description="Break each check, and see that a test notices.")
+    parser.add_argument("word", nargs="*", help="only those whose name contains one of the words")
+    parser.add_argument("--part", default="1/1", metavar="N/ALL", help="only the Nth of so many parts")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time (one for each core)")
+    options = parser.parse_args(arguments)
+    part, parts = map(int, options.part.split("/"))
+    chosen = [m for m in MUTATIONS if not options.word or any(word in m.name for word in options.word)]
+    chosen = chosen[len(chosen) * (part - 1) // parts : len(chosen) * part // parts]
     survived = 0
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        sound = pool.submit(_baseline)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        sound = pool.submit(_baseline, chosen)
         for result in pool.map(_try, chosen):
             survived += not result.killed
             verdict = "caught  " if result.killed else "SURVIVED"
