@@ -1,14 +1,31 @@
-"""Checks that hold for the whole suite: which event loops, and what may not be skipped in CI."""
+"""What holds for the whole suite: which event loops, how many tests beside each other, no skips in CI."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 ON_CI = os.environ.get("CI") == "true"
+
+if sys.dont_write_bytecode:
+    # The suite starts hundreds of programs, and each would compile every module for itself.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).with_name(".pytest_cache") / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run two tests for each processor beside each other, for many wait for a network; single files as they are."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS and not any(map(os.path.isdir, config.args)):
+        return 0
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
