@@ -9,7 +9,7 @@ import pytest
 from mp2p_core import BadKey, Contact, ContactError, Identity, UsageError
 from mp2p_rpc.access import Allow, admission, policy_for
 
-FRIEND, OTHER, STRANGER = (Identity.generate().public for _ in range(3))
+FRIEND, OTHER, STRANGER = (Identity.from_seed(bytes([number]) * 32).public for number in range(3))
 
 
 @pytest.mark.parametrize(
