@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 
 from mp2p.cli.commands import cli
@@ -260,7 +261,9 @@ def test_codes_of_file_transfer_are_those_of_the_code() -> None:
 def test_commands_in_the_readme_are_those_of_the_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("| command |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `mp2p ([\w-]+)", table, re.MULTILINE)) == set(cli.commands)
+    assert set(re.findall(r"^\| `mp2p ([\w-]+)", table, re.MULTILINE)) == set(
+        cli.list_commands(click.Context(cli))
+    )
 
 
 # --- the examples ----------------------------------------------------------------------------------------

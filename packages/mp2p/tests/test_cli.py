@@ -37,7 +37,11 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     """Walk the tree of commands."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        assert command.name == name
         yield " ".join((*path, name)), command
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -192,16 +196,39 @@ def test_version(runner: CliRunner) -> None:
     assert re.fullmatch(r"mp2p \d+\.\d+\.\d+\S*\n", runner.invoke(cli, ["--version"]).stdout)
 
 
+def loaded_by(code: str, *names: str) -> list[str]:
+    """Run a program in a fresh interpreter and return which of these modules it has loaded at its end."""
+    at_exit = (
+        f"import atexit, sys; atexit.register(lambda: print([m for m in {names!r} if m in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{at_exit}\n{code}"], capture_output=True, text=True, check=True
+    )
+    found: list[str] = json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
+    return found
+
+
 def test_importing_mp2p_loads_nothing_of_the_command() -> None:
-    code = "import sys, mp2p; print([m for m in ('click', 'rich', 'platformdirs', 'mp2p.cli') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    names = ("mp2p_rpc", "click", "rich", "platformdirs", "mp2p.cli")
+    assert loaded_by("import mp2p; mp2p.open_node", *names) == ["mp2p_rpc"]
+
+
+def test_a_command_loads_only_what_it_needs(tmp_path: Path) -> None:
+    """A device with a slow processor and storage starts commands from scripts."""
+    run = "from mp2p.cli import main; sys.argv = ['mp2p', *{!r}]; main()"
+    names = ("click", "anyio", "cryptography", "msgspec", "mp2p_core", "mp2p_rpc", "rich", "mp2p.cli.demo")
+    assert loaded_by(run.format(["--version"]), *names) == ["click"]
+    own = ["id", "--key", str(tmp_path / "key")]
+    assert loaded_by(run.format(own), *names) == ["click", "anyio", "cryptography", "mp2p_core"]
 
 
 def test_public_names_are_sorted_and_there() -> None:
     assert mp2p.__all__ == sorted(mp2p.__all__)
     for name in mp2p.__all__:
         assert getattr(mp2p, name)
+    assert set(mp2p.__all__) <= set(dir(mp2p))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mp2p.nothing  # noqa: B018
 
 
 def test_a_fault_shows_its_traceback(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

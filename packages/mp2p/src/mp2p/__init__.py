@@ -7,203 +7,23 @@ a key uses this user's own. The `mp2p` command lives in `mp2p.cli`; importing th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import mp2p_rpc
-from mp2p.contact_file import Contacts, KnownContact, contacts
-from mp2p.discovery import Found, announce, discover
-from mp2p.paths import default_key_path
-from mp2p.transfer import (
-    FileError,
-    FileReceiver,
-    TransferBroken,
-    TransferredFile,
-    TransferRefused,
-    deliver_files,
-    receive_files,
-    send_file,
-)
-from mp2p_core import (
-    AddressError,
-    AuthRejected,
-    BadKey,
-    Closed,
-    Contact,
-    ContactError,
-    DatagramTooLarge,
-    Identity,
-    KeyFileError,
-    LocalNetworkError,
-    MessageTooLarge,
-    Metric,
-    Mp2pError,
-    NoMulticast,
-    PeerStatus,
-    PeerUnreachable,
-    PortTaken,
-    PublicKey,
-    Reach,
-    RemoteError,
-    Stream,
-    StreamClosed,
-    StreamReset,
-    TransportError,
-    UsageError,
-    render_metrics,
-)
-from mp2p_core.access import Allow
-from mp2p_core.transport import Transport
-from mp2p_rpc import (
-    ArgumentError,
-    ArgumentsRefused,
-    BadAnswer,
-    BadResult,
-    Busy,
-    Call,
-    CallError,
-    Deadline,
-    DeclaredError,
-    Feed,
-    Function,
-    Gap,
-    Interceptor,
-    Interface,
-    InterfaceError,
-    InternalError,
-    Limits,
-    Message,
-    MethodDescription,
-    Node,
-    NotAllowed,
-    OutcomeUnknown,
-    Peer,
-    Policy,
-    Presence,
-    Publication,
-    RequestRefused,
-    Retry,
-    RpcError,
-    Service,
-    ServiceDescription,
-    Shape,
-    Topic,
-    UnknownMethod,
-    current_call,
-    function,
-    interface,
-    method,
-)
+if TYPE_CHECKING:
+    from mp2p.api import *  # noqa: F403 - all that it names in __all__
+else:
+    # The command imports this package too, and answers `--version` before the API would have been loaded.
 
-__all__ = [
-    "AddressError",
-    "ArgumentError",
-    "ArgumentsRefused",
-    "AuthRejected",
-    "BadAnswer",
-    "BadKey",
-    "BadResult",
-    "Busy",
-    "Call",
-    "CallError",
-    "Closed",
-    "Contact",
-    "ContactError",
-    "Contacts",
-    "DatagramTooLarge",
-    "Deadline",
-    "DeclaredError",
-    "Feed",
-    "FileError",
-    "FileReceiver",
-    "Found",
-    "Function",
-    "Gap",
-    "Identity",
-    "Interceptor",
-    "Interface",
-    "InterfaceError",
-    "InternalError",
-    "KeyFileError",
-    "KnownContact",
-    "Limits",
-    "LocalNetworkError",
-    "Message",
-    "MessageTooLarge",
-    "MethodDescription",
-    "Metric",
-    "Mp2pError",
-    "NoMulticast",
-    "Node",
-    "NotAllowed",
-    "OutcomeUnknown",
-    "Peer",
-    "PeerStatus",
-    "PeerUnreachable",
-    "Policy",
-    "PortTaken",
-    "Presence",
-    "PublicKey",
-    "Publication",
-    "Reach",
-    "RemoteError",
-    "RequestRefused",
-    "Retry",
-    "RpcError",
-    "Service",
-    "ServiceDescription",
-    "Shape",
-    "Stream",
-    "StreamClosed",
-    "StreamReset",
-    "Topic",
-    "TransferBroken",
-    "TransferRefused",
-    "TransferredFile",
-    "TransportError",
-    "UnknownMethod",
-    "UsageError",
-    "announce",
-    "contacts",
-    "current_call",
-    "default_key_path",
-    "deliver_files",
-    "discover",
-    "function",
-    "interface",
-    "method",
-    "open_node",
-    "receive_files",
-    "render_metrics",
-    "send_file",
-]
+    def __getattr__(name: str) -> Any:
+        """Load the public names when the first is asked for."""
+        api = import_module("mp2p.api")
+        globals().update({each: getattr(api, each) for each in api.__all__}, __all__=api.__all__)
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
-
-def open_node(
-    key: str | os.PathLike[str] | Identity | None = None,
-    *,
-    allow: Allow = "nobody",
-    transports: Sequence[str | Transport] | None = None,
-    interfaces: Sequence[str] = (),
-    port: int = 1024,
-    reach: Reach | str = Reach.GLOBAL,
-    address: str = "derived",
-    idle_timeout: float = 30.0,
-) -> AbstractAsyncContextManager[Node]:
-    """Open a node, with this user's own key unless another is given.
-
-    The node serves (`Node.serve`), and its peers can be called (`Peer.client`). As `mp2p_core.open_node`, which
-    documents every argument and error, but for `key=None`: it stands for the key file at `default_key_path()`,
-    made on first use, and not for an identity kept nowhere (which is `Identity.generate()`).
-    """
-    return mp2p_rpc.open_node(
-        default_key_path() if key is None else key,
-        allow=allow,
-        transports=transports,
-        interfaces=interfaces,
-        port=port,
-        reach=reach,
-        address=address,
-        idle_timeout=idle_timeout,
-    )
+    def __dir__() -> list[str]:
+        """List the public names also before they are loaded."""
+        return sorted({*globals(), *import_module("mp2p.api").__all__})

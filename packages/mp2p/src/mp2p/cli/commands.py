@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Final
 
 import click
 
-from mp2p.cli.call import call
-from mp2p.cli.classic import classic
-from mp2p.cli.contacts import contacts
-from mp2p.cli.demo import demo
-from mp2p.cli.describe import describe
-from mp2p.cli.discover import discover
-from mp2p.cli.doctor import doctor
-from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain, reader_gone
-from mp2p.cli.identity import show_identity
-from mp2p.cli.listen import listen
-from mp2p.cli.output import printer
-from mp2p.cli.ping import ping
-from mp2p.cli.pub import pub
-from mp2p.cli.receive_file import receive_file
-from mp2p.cli.send import send
-from mp2p.cli.send_file import send_file
-from mp2p.cli.serve import serve
-from mp2p.cli.sub import sub
-from mp2p.cli.top import top
+from mp2p.cli.exit_codes import ExitCode
 
 __all__ = ["cli"]
 
@@ -51,8 +36,41 @@ error: {"warning": {"message"}} or {"error": {"kind", "message", "exit_code"}}.
 """
 
 
+_COMMANDS: Final = {
+    "demo": "demo:demo",
+    "id": "identity:show_identity",
+    "contacts": "contacts:contacts",
+    "serve": "serve:serve",
+    "describe": "describe:describe",
+    "call": "call:call",
+    "pub": "pub:pub",
+    "sub": "sub:sub",
+    "listen": "listen:listen",
+    "send": "send:send",
+    "receive-file": "receive_file:receive_file",
+    "send-file": "send_file:send_file",
+    "ping": "ping:ping",
+    "discover": "discover:discover",
+    "doctor": "doctor:doctor",
+    "top": "top:top",
+    "classic": "classic:classic",
+}
+"""Each command's module in `mp2p.cli`, and its name there: one is loaded when it runs, all are for `--help`."""
+
+
 class _Commands(click.Group):
     """The command group, with every error explained and mapped to its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """List the commands by name."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command."""
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, name = _COMMANDS[cmd_name].split(":")
+            self.add_command(getattr(importlib.import_module(f"mp2p.cli.{module}"), name))
+        return super().get_command(ctx, cmd_name)
 
     def main(
         self,
@@ -66,21 +84,43 @@ class _Commands(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         words = sys.argv[1:] if args is None else list(args)
-        try:
+        with _Explained(words):
             code = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
-        except EXPLAINABLE as error:
-            if reader_gone(error):
-                # As in `mp2p listen | head -1`. The interpreter flushes once more at exit: into nothing.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(ExitCode.FAULT)
-            failure = explain(error)
-            if failure is None:
-                raise
-            printer(as_json="--json" in words).fail(failure)
-            code = failure.exit_code
-        if code == ExitCode.INTERRUPTED and sys.stderr.isatty():
-            sys.stderr.write("\n")  # the terminal has shown ^C and stands after it
+        _end_line(code)
         sys.exit(code or ExitCode.DONE)
+
+
+class _Explained(AbstractContextManager["_Explained"]):
+    """Ends the process with a message and an exit code for an error that is no fault of the program."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Explain what the command ended with."""
+        if error is None:
+            return
+        # Only now, because `mp2p --version` needs none of what errors can come from.
+        from mp2p.cli.errors import EXPLAINABLE, explain, reader_gone  # noqa: PLC0415
+        from mp2p.cli.output import printer  # noqa: PLC0415
+
+        if not isinstance(error, EXPLAINABLE):
+            return
+        if reader_gone(error):
+            # As in `mp2p listen | head -1`. The interpreter flushes once more at exit: into nothing.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(ExitCode.FAULT)
+        if failure := explain(error):
+            printer(as_json="--json" in self._words).fail(failure)
+            _end_line(failure.exit_code)
+            sys.exit(failure.exit_code)
+
+
+def _end_line(code: int) -> None:
+    if code == ExitCode.INTERRUPTED and sys.stderr.isatty():
+        sys.stderr.write("\n")  # the terminal has shown ^C and stands after it
 
 
 @click.group(
@@ -100,27 +140,3 @@ def cli(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(ExitCode.USAGE)
-
-
-_COMMANDS = (
-    demo,
-    show_identity,
-    contacts,
-    serve,
-    describe,
-    call,
-    pub,
-    sub,
-    listen,
-    send,
-    receive_file,
-    send_file,
-    ping,
-    discover,
-    doctor,
-    top,
-    classic,
-)
-
-for _command in _COMMANDS:
-    cli.add_command(_command)

@@ -9,13 +9,13 @@ The codes are part of the command's contract (`mp2p --help` lists them):
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import click
 
+from mp2p.cli.exit_codes import ExitCode
 from mp2p.transfer import FileError, TransferRefused
 from mp2p_core.errors import (
     AuthRejected,
@@ -32,21 +32,6 @@ from mp2p_core.errors import (
 from mp2p_core.proto.constants import CLOSE_NOT_ALLOWED
 
 __all__ = ["EXPLAINABLE", "ClaimFailed", "ExitCode", "Failure", "NotTaken", "explain", "reader_gone"]
-
-
-class ExitCode(enum.IntEnum):
-    """What the shell sees."""
-
-    DONE = 0
-    FAULT = 1
-    USAGE = 2
-    UNREACHABLE = 3
-    REFUSED = 4
-    LOCAL_NETWORK = 5
-    KEY_FILE = 6
-    FILE = 7
-    INTERRUPTED = 130
-    TERMINATED = 143
 
 
 class NotTaken(RemoteError):

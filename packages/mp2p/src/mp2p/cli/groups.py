@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mp2p
 from mp2p.cli.options import NodeOptions
+from mp2p_core import AddressError
 from mp2p_core.transport import Address, Transport
 
 __all__ = ["planned_groups"]
@@ -28,6 +28,6 @@ def planned_groups(
         try:
             text = options.address.removeprefix(f"{transport.family}:")
             return [(transport, transport.parse_address(text))]
-        except mp2p.AddressError as error:
+        except AddressError as error:
             refusals.append(f"{transport.name}: {error}")
-    raise mp2p.AddressError("; ".join(refusals))
+    raise AddressError("; ".join(refusals))

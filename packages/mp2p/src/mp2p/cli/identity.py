@@ -6,11 +6,12 @@ import os
 
 import click
 
-import mp2p
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.groups import planned_groups
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Line
+from mp2p.paths import default_key_path
+from mp2p_core import Contact, Reach
 from mp2p_core.keyfile import load_or_create_identity
 from mp2p_core.opening import select
 from mp2p_core.proto.constants import DEFAULT_PORT
@@ -28,7 +29,7 @@ def show_identity(options: NodeOptions, qr: bool) -> int:
     Makes the key file if there is none. Opens no socket and sends nothing. What it shows is public: the
     secret never leaves the key file.
     """
-    path = options.key or mp2p.default_key_path()
+    path = options.key or default_key_path()
     made = not os.path.lexists(path)
     identity = load_or_create_identity(path)
     raw = identity.public.raw
@@ -36,7 +37,7 @@ def show_identity(options: NodeOptions, qr: bool) -> int:
     told = [
         (each.family, each.format_address(at)) for each, at in groups if not _follows_from_key(each, at, raw)
     ]
-    contact = str(mp2p.Contact(identity.public, tuple(told)))
+    contact = str(Contact(identity.public, tuple(told)))
     key, file = str(identity.public), str(path.absolute())
     texts = [f"{each.family}:{each.format_address(at)}" for each, at in groups]
     options.printer.emit(
@@ -52,7 +53,7 @@ def show_identity(options: NodeOptions, qr: bool) -> int:
 
 def _follows_from_key(transport: Transport, address: Address, key: bytes) -> bool:
     """Tell whether a peer finds this address without being told."""
-    return address == transport.derive_address(key, mp2p.Reach.GLOBAL, DEFAULT_PORT)
+    return address == transport.derive_address(key, Reach.GLOBAL, DEFAULT_PORT)
 
 
 def _qr(contact: str) -> list[Line]:

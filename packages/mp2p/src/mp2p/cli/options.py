@@ -17,6 +17,7 @@ import click
 import mp2p
 from mp2p.cli.output import Printer, printer
 from mp2p.cli.status_socket import show_status
+from mp2p_core import Contact, Reach, UsageError
 from mp2p_core.access import Allow
 from mp2p_core.transport import InterfaceStatus
 
@@ -51,7 +52,7 @@ class NodeOptions:
     transports: tuple[str, ...]
     interfaces: tuple[str, ...]
     port: int
-    reach: mp2p.Reach
+    reach: Reach
     address: str
     timeout: float
     status: str | None
@@ -75,11 +76,11 @@ class NodeOptions:
                 yield node
 
     @asynccontextmanager
-    async def connect(self, contact: mp2p.Contact) -> AsyncIterator[mp2p.Peer]:
+    async def connect(self, contact: Contact) -> AsyncIterator[mp2p.Peer]:
         """Open a node that nobody can call, and connect it to the peer at `contact`."""
         async with self.open_node() as node:
             if contact.key == node.key:
-                raise mp2p.UsageError(
+                raise UsageError(
                     "this contact is your own, of the key file in use here: name the key of another peer, or use "
                     "another key file here with --key"
                 )
@@ -110,7 +111,7 @@ interface_option = click.option(
 
 reach_option = click.option(
     "--reach",
-    type=click.Choice([reach.name.lower() for reach in mp2p.Reach]),
+    type=click.Choice([reach.name.lower() for reach in Reach]),
     default="global",
     show_default=True,
     help="How far datagrams may travel: this machine, this link, this site, or anywhere.",
@@ -189,7 +190,7 @@ def node_options(command: Callable[..., int]) -> Callable[..., int]:
             transports=transports,
             interfaces=interfaces,
             port=port,
-            reach=mp2p.Reach[reach.upper()],
+            reach=Reach[reach.upper()],
             address=address,
             timeout=timeout,
             status=status,

@@ -18,6 +18,7 @@ from anyio.abc import ByteStream
 import mp2p
 from mp2p.cli.output import dump
 from mp2p.paths import default_status_folder
+from mp2p_core import UsageError
 
 __all__ = ["AUTO", "Snapshot", "read_snapshot", "show_status", "snapshot", "sockets"]
 
@@ -51,12 +52,12 @@ async def show_status(node: mp2p.Node, where: str | None) -> AsyncIterator[None]
         yield
         return
     if sys.platform == "win32":
-        raise mp2p.UsageError("there is no --status on Windows: leave it out")
+        raise UsageError("there is no --status on Windows: leave it out")
     path = _folder() / f"{os.getpid()}.sock" if where == AUTO else Path(where)
     try:
         listener = await anyio.create_unix_listener(path, mode=0o600)
     except OSError as error:
-        raise mp2p.UsageError(f"no socket can be made at {path} ({error}): name another file") from error
+        raise UsageError(f"no socket can be made at {path} ({error}): name another file") from error
 
     async def answer(stream: ByteStream) -> None:
         async with stream:
@@ -87,9 +88,7 @@ def _folder() -> Path:
     found = folder.lstat()
     # Attack: somebody else made the folder first, where all may write, to put other sockets there.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise mp2p.UsageError(
-            f"others can use {folder}: remove it, or name a file of yours with --status FILE"
-        )
+        raise UsageError(f"others can use {folder}: remove it, or name a file of yours with --status FILE")
     return folder
 
 
