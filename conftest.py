@@ -20,12 +20,17 @@ if sys.dont_write_bytecode:
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run two tests for each processor beside each other, for many wait for a network; single files as they are."""
-    if config.args_source is pytest.Config.ArgsSource.ARGS and not any(map(os.path.isdir, config.args)):
-        return 0
-    return 2 * (os.cpu_count() or 1)
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run whole folders on two workers for each processor, because many tests wait for a network.
+
+    Single files run as they are, also without pytest-xdist; `-n` says otherwise, and `-n 0` means one by one.
+    """
+    option = config.option
+    chosen = hasattr(config, "workerinput") or getattr(option, "numprocesses", 0) is not None
+    if not chosen and not option.usepdb and any(map(os.path.isdir, config.args)):
+        option.numprocesses = 2 * (os.cpu_count() or 1)
+        option.dist = "worksteal"
 
 
 @pytest.hookimpl(wrapper=True)
