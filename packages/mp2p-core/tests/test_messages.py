@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import anyio
 import pytest
 
@@ -35,7 +37,8 @@ async def _fill(peer: Peer, size: int = MAX_MESSAGE_SIZE) -> int:
 
 async def test_messages_arrive_whole_and_in_order_up_to_the_limit() -> None:
     async with pair() as (here, there):
-        sent = [b"", b"one", bytes(MAX_MESSAGE_SIZE), b"last"]
+        sizes = [0, 3, MAX_MESSAGE_SIZE, 4, 65_535, 65_536, 65_537, 300_000, 5]
+        sent = [random.Random(size).randbytes(size) for size in sizes]
         async with anyio.create_task_group() as group:
 
             async def send() -> None:
@@ -150,16 +153,18 @@ async def test_the_code_of_the_end_comes_after_the_messages_before_it() -> None:
             assert (failure.value.code, failure.value.reason) == (0, "done with it")
 
 
-@pytest.mark.parametrize("told", ["too long", "cut", "reset"])
+@pytest.mark.parametrize("told", ["too long", "cut", "cut when large", "reset"])
 async def test_messages_that_are_none_end_the_connection_with_code_2(told: str) -> None:
     """A peer that does not keep to section 6 is told so."""
     async with pair() as (here, there):
         stream = here._begin_messages()
         if told == "too long":
             await stream.send((MAX_MESSAGE_SIZE + 1).to_bytes(4, "big"))
+        elif told == "cut when large":
+            await stream.send(MAX_MESSAGE_SIZE.to_bytes(4, "big") + bytes(100_000))
         else:
             await stream.send(b"\0\0\0\7half")
-        if told == "cut":
+        if told.startswith("cut"):
             await stream.send_eof()
         elif told == "reset":
             await stream.reset(1)

@@ -23,9 +23,16 @@ def _give(stream: ReceiveStream, offset: int, data: bytes, *, last: bool = False
     stream.receive_untrusted(offset, memoryview(data), last=last)
 
 
+def _read(stream: ReceiveStream, limit: int, at_least: int = 1) -> bytes | memoryview | None:
+    pieces = stream.take(limit, at_least)
+    if pieces is None:
+        return None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 def _read_all(stream: ReceiveStream, limit: int = 1 << 20) -> bytes:
     found = bytearray()
-    while chunk := stream.read(limit):
+    while chunk := _read(stream, limit):
         assert len(chunk) <= limit
         found += chunk
     return bytes(found)
@@ -44,19 +51,19 @@ def test_data_in_order_is_handed_on_as_it_came() -> None:
     stream, _ = _stream()
     packet = bytes(17) + bytes(range(256)) * 200
     stream.receive_untrusted(0, memoryview(packet)[17:], last=False)
-    chunk = stream.read(1 << 20)
+    chunk = _read(stream, 1 << 20)
     assert isinstance(chunk, memoryview)
     assert chunk.obj is packet
     assert chunk == packet[17:]
-    assert stream.read(1) is None
+    assert _read(stream, 1) is None
 
 
 def test_a_read_takes_at_most_its_limit() -> None:
     stream, _ = _stream()
     _give(stream, 0, bytes(range(200)))
-    assert stream.read(150) == bytes(range(150))
-    assert stream.read(150) == bytes(range(150, 200))
-    assert stream.read(150) is None
+    assert _read(stream, 150) == bytes(range(150))
+    assert _read(stream, 150) == bytes(range(150, 200))
+    assert _read(stream, 150) is None
 
 
 @pytest.mark.parametrize("size", [1, 10, 1149, 5000])
@@ -75,7 +82,7 @@ def test_pieces_in_any_order_come_out_in_order(size: int) -> None:
 def test_nothing_is_read_past_a_gap() -> None:
     stream, budget = _stream()
     _give(stream, 5, b"fghij")
-    assert stream.read(100) is None
+    assert _read(stream, 100) is None
     assert not stream.readable
     assert budget.pieces == 1
     _give(stream, 0, b"abcde")
@@ -95,7 +102,7 @@ def test_F8_where_pieces_overlap_the_first_one_wins(
         for at in range(offset, offset + length):
             model.setdefault(at, marker)
         if read:
-            chunk = stream.read(rng.randint(1, 30))
+            chunk = _read(stream, rng.randint(1, 30))
             found += chunk or b""
         assert budget.pieces == len(stream._pieces) == len(stream._starts)
         assert stream.held <= len(model)
@@ -112,38 +119,38 @@ def test_a_read_joins_pieces_up_to_its_limit() -> None:
     data = random.Random(2).randbytes(50_000)
     for start in range(0, 50_000, 5000):
         _give(stream, start, data[start : start + 5000])
-    assert stream.read(3000) == data[:3000]
-    assert stream.read(12_000) == data[3000:15_000]
-    assert stream.read(5000) == data[15_000:20_000]
-    assert stream.read(1 << 20) == data[20_000:]
-    assert stream.read(1) is None
+    assert _read(stream, 3000) == data[:3000]
+    assert _read(stream, 12_000) == data[3000:15_000]
+    assert _read(stream, 5000) == data[15_000:20_000]
+    assert _read(stream, 1 << 20) == data[20_000:]
+    assert _read(stream, 1) is None
 
 
 def test_a_read_that_waits_for_much_is_readable_when_it_has_come_or_the_end() -> None:
     stream, _ = _stream()
     _give(stream, 0, b"x" * 99)
-    assert stream.read(1000, 100) is None
+    assert _read(stream, 1000, 100) is None
     assert not stream.readable
     assert not stream.readable_told
     _give(stream, 99, b"y")
     assert stream.readable
-    assert stream.read(1000, 100) == b"x" * 99 + b"y"
+    assert _read(stream, 1000, 100) == b"x" * 99 + b"y"
     _give(stream, 100, b"z")
-    assert stream.read(1000, 100) is None
-    assert stream.read(1000) == b"z", "another reader may be content with less"
-    assert stream.read(1000, 100) is None
+    assert _read(stream, 1000, 100) is None
+    assert _read(stream, 1000) == b"z", "another reader may be content with less"
+    assert _read(stream, 1000, 100) is None
     _give(stream, 101, b"!", last=True)
     assert stream.readable
-    assert stream.read(1000, 100) == b"!"
-    assert stream.read(1000, 100) == b""
+    assert _read(stream, 1000, 100) == b"!"
+    assert _read(stream, 1000, 100) == b""
 
 
 def test_no_more_is_waited_for_than_asked_for_or_half_of_the_window() -> None:
     stream, _ = _stream()
     _give(stream, 0, bytes(10))
-    assert stream.read(10, 1 << 30) == bytes(10)
+    assert _read(stream, 10, 1 << 30) == bytes(10)
     _give(stream, 10, bytes(c.STREAM_WINDOW // 2 - 1))
-    assert stream.read(1 << 30, 1 << 30) is None
+    assert _read(stream, 1 << 30, 1 << 30) is None
     _give(stream, c.STREAM_WINDOW // 2 + 9, bytes(1))
     assert stream.readable
 
@@ -151,11 +158,11 @@ def test_no_more_is_waited_for_than_asked_for_or_half_of_the_window() -> None:
 def test_a_reset_ends_the_wait_for_much() -> None:
     stream, _ = _stream()
     _give(stream, 0, bytes(10))
-    assert stream.read(100, 100) is None
+    assert _read(stream, 100, 100) is None
     stream.reset_untrusted(7, 10)
     assert stream.readable
     with pytest.raises(StreamReset):
-        stream.read(100, 100)
+        _read(stream, 100, 100)
 
 
 # --- bounds -----------------------------------------------------------------------------------------------
@@ -246,23 +253,23 @@ def test_C7_no_end_is_read_before_all_data_and_the_last_frame_are_there() -> Non
     stream, _ = _stream()
     _give(stream, 0, b"abc")
     assert _read_all(stream) == b"abc"
-    assert stream.read(9) is None
+    assert _read(stream, 9) is None
     _give(stream, 5, b"f", last=True)
-    assert stream.read(9) is None
+    assert _read(stream, 9) is None
     assert not stream.told
     _give(stream, 3, b"de")
     assert _read_all(stream) == b"def"
-    assert stream.read(9) == b""
+    assert _read(stream, 9) == b""
     assert stream.told
-    assert stream.read(9) == b""
+    assert _read(stream, 9) == b""
 
 
 def test_an_empty_stream_ends_at_once() -> None:
     stream, _ = _stream()
-    assert stream.read(9) is None
+    assert _read(stream, 9) is None
     _give(stream, 0, b"", last=True)
     assert stream.readable
-    assert stream.read(9) == b""
+    assert _read(stream, 9) == b""
 
 
 @pytest.mark.parametrize(
@@ -303,7 +310,7 @@ def test_C7_a_reset_is_an_error_each_time_and_drops_what_was_not_read() -> None:
     assert (stream.held, budget.pieces, budget.credit.read, budget.credit.received) == (0, 0, 100, 100)
     for _ in range(2):
         with pytest.raises(StreamReset) as caught:
-            stream.read(10)
+            _read(stream, 10)
         assert (caught.value.stream, caught.value.code) == (3, 9)
     assert stream.told
     _give(stream, 8, b"late")
@@ -315,7 +322,7 @@ def test_a_reset_after_everything_came_changes_nothing() -> None:
     _give(stream, 0, b"abc", last=True)
     stream.reset_untrusted(9, 3)
     assert _read_all(stream) == b"abc"
-    assert stream.read(9) == b""
+    assert _read(stream, 9) == b""
 
 
 def test_C7_a_reset_after_all_bytes_but_not_their_end_is_an_error() -> None:
@@ -324,7 +331,7 @@ def test_C7_a_reset_after_all_bytes_but_not_their_end_is_an_error() -> None:
         _give(stream, 0, data)
         stream.reset_untrusted(9, len(data))
         with pytest.raises(StreamReset):
-            stream.read(9)
+            _read(stream, 9)
 
 
 @pytest.mark.parametrize("final", [0, 99, 101, 2**63])
@@ -374,7 +381,7 @@ def test_reading_half_of_the_window_gives_credit_and_after_the_end_it_need_not()
     for last in (False, True):
         stream, _ = _stream()
         _give(stream, 0, bytes(c.STREAM_WINDOW), last=last)
-        stream.read(c.STREAM_WINDOW // 2 - 1)
+        _read(stream, c.STREAM_WINDOW // 2 - 1)
         assert not stream.update_due
-        stream.read(1)
+        _read(stream, 1)
         assert stream.update_due is not last

@@ -81,8 +81,10 @@ class _Incoming:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.buffer = bytearray()
-        self.large = False
-        """Whether the last message was: then the next one is read by itself, and copied once."""
+        self.pieces: list[bytes | memoryview] = []
+        """Those of a large message, in place of `buffer`: they are copied once, when it is whole."""
+        self.missing = 0
+        """Bytes that it lacks."""
         self.broken: Closed | None = None
         """What the application has to know after its last message."""
 
@@ -162,7 +164,7 @@ class MessageReader:
     def _take(self, incoming: _Incoming) -> bytes | None:
         """Return the stream's next message; None when that takes more than there is."""
         buffer = incoming.buffer
-        while True:
+        while not incoming.missing:
             held, needed = len(buffer), _LENGTH
             if held >= _LENGTH:
                 size = int.from_bytes(buffer[:_LENGTH], "big")
@@ -170,27 +172,37 @@ class MessageReader:
                     self._refuse(incoming, f"a message of {size} bytes, {MAX_MESSAGE_SIZE} allowed")
                     return None
                 needed += size
-                incoming.large = size > _READ
-            if held >= needed:
-                with memoryview(buffer) as view:
-                    message = bytes(view[_LENGTH:needed])
-                del buffer[:needed]
-                return message
-            missing = needed - held
-            piece = self._read(incoming, missing)
-            if piece is None:
+                if held >= needed:
+                    with memoryview(buffer) as view:
+                        message = bytes(view[_LENGTH:needed])
+                    del buffer[:needed]
+                    return message
+                if size > _READ:
+                    incoming.missing = needed - held
+                    incoming.pieces = [bytes(buffer[_LENGTH:])]
+                    buffer.clear()
+                    break
+            pieces = self._read(incoming, max(_READ, needed - held), needed - held)
+            if pieces is None:
                 return None
-            if held == _LENGTH and len(piece) == missing:
-                buffer.clear()
-                return piece
-            buffer += piece
+            for piece in pieces:
+                buffer += piece
+        while incoming.missing:
+            pieces = self._read(incoming, incoming.missing, incoming.missing)
+            if pieces is None:
+                return None
+            incoming.pieces += pieces
+            incoming.missing -= sum(map(len, pieces))
+        message = b"".join(incoming.pieces)
+        incoming.pieces.clear()
+        return message
 
-    def _read(self, incoming: _Incoming, missing: int) -> bytes | None:
-        """Read what a message lacks, and others with it where they are small; None when there is too little yet."""
+    def _read(self, incoming: _Incoming, limit: int, at_least: int) -> list[bytes | memoryview] | None:
+        """Read what a message lacks, at most `limit`; None when there is too little yet."""
         try:
-            return incoming.stream.receive_nowait(missing if incoming.large else max(_READ, missing), missing)
+            return incoming.stream.take_nowait(limit, at_least)
         except anyio.EndOfStream:
-            if incoming.buffer:
+            if incoming.buffer or incoming.missing:
                 self._refuse(incoming, "a message without its end")
         except StreamReset:
             self._refuse(incoming, "the stream of messages was reset")

@@ -204,6 +204,11 @@ class Stream(ByteStream):
 
     def receive_nowait(self, max_bytes: int = 65536, at_least: int = 1) -> bytes | None:
         """Return what `receive` would, or None when it would wait, or raise `Closed`."""
+        pieces = self.take_nowait(max_bytes, at_least)
+        return None if pieces is None else b"".join(pieces)
+
+    def take_nowait(self, max_bytes: int, at_least: int = 1) -> list[bytes | memoryview] | None:
+        """Return what `receive_nowait` would, in the pieces that it came in: whoever joins many copies them once."""
         if self._closed or self._ignored:
             raise anyio.ClosedResourceError
         if self._ended:
@@ -212,18 +217,18 @@ class Stream(ByteStream):
             raise StreamReset(self.number, self._reset)
         try:
             # Once the connection has ended, what there is will not become more.
-            piece = self._streams.read(self.number, max_bytes, at_least if self._session.live else 1)
+            pieces = self._streams.take(self.number, max_bytes, at_least if self._session.live else 1)
         except StreamReset as error:
             self._reset = error.code
             raise
-        if piece is None:
+        if pieces is None:
             return None
-        if not piece:
+        if not pieces:
             self._ended = True
             raise anyio.EndOfStream
         if self._streams.has_control():
             self._flush(self._connection)
-        return bytes(piece)
+        return pieces
 
     async def stop(self, code: int = 0) -> None:
         """Read no more: what has come and not been read is dropped, and the peer's `send` raises `StreamClosed`.

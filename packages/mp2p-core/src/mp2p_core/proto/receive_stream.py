@@ -183,10 +183,10 @@ class ReceiveStream:
 
     # --- application ----------------------------------------------------------------------------------
 
-    def read(self, limit: int, at_least: int = 1) -> _Buffer | None:
-        """Return up to `limit` bytes; nothing at the end, None when there are too few yet. Raises StreamReset.
+    def take(self, limit: int, at_least: int = 1) -> list[_Buffer] | None:
+        """Return the next pieces, up to `limit` bytes; none at the end, None when there is too little yet.
 
-        Half of the window always comes, so that no more is waited for.
+        Half of the window always comes, so that no more is waited for. Raises StreamReset.
         """
         self._low_water = max(1, min(at_least, limit, self.credit.window // 2))
         if not self.readable:
@@ -197,24 +197,9 @@ class ReceiveStream:
             self.told = True
             if self.reset_code is not None:
                 raise StreamReset(self.number, self.reset_code)
-            return b""
-        chunk = ready.popleft()
-        if len(chunk) > limit:
-            ready.appendleft(chunk[limit:])
-            chunk = chunk[:limit]
-        elif ready and len(chunk) < limit:
-            chunk = self._join(chunk, limit)
-        size = len(chunk)
-        self._shared.consume(size)
-        if self.credit.consume(size) and self.final is None:
-            self.update_due = True
-        return chunk
-
-    def _join(self, chunk: _Buffer, limit: int) -> bytes:
-        """Take more pieces up to the limit: one copy, and far fewer calls."""
-        ready = self._ready
-        pieces = [chunk]
-        left = limit - len(chunk)
+            return []
+        pieces = []
+        left = limit
         while ready and left:
             piece = ready.popleft()
             if len(piece) > left:
@@ -222,7 +207,11 @@ class ReceiveStream:
                 piece = piece[:left]
             pieces.append(piece)
             left -= len(piece)
-        return b"".join(pieces)
+        size = limit - left
+        self._shared.consume(size)
+        if self.credit.consume(size) and self.final is None:
+            self.update_due = True
+        return pieces
 
     def stop(self, code: int) -> bool:
         """Drop what came and what will come; False when there is nothing to say to the peer."""
@@ -242,7 +231,7 @@ class ReceiveStream:
 
     @property
     def readable(self) -> bool:
-        """Whether `read`, called as it was the last time, would not return None."""
+        """Whether `take`, called as it was the last time, would not return None."""
         held = self._next - self.credit.read
         return held >= self._low_water or self.reset_code is not None or self._next == self.final
 

@@ -122,13 +122,20 @@ class Streams:
             self._forget_if_done(stream, live)
 
     def read(self, stream: int, limit: int, at_least: int = 1) -> Buffer | None:
-        """Return the next bytes in order, at most `limit`; b"" at the end, None when there are too few yet.
+        """Return the next bytes in order, as `take` does, joined; b"" at the end."""
+        pieces = self.take(stream, limit, at_least)
+        if pieces is None:
+            return None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-        Too few are fewer than `at_least`: a reader that needs many is not woken for each packet. It still has
+    def take(self, stream: int, limit: int, at_least: int = 1) -> list[Buffer] | None:
+        """Return the next pieces in order, at most `limit` bytes; none at the end, None when there is too little yet.
+
+        Too little is less than `at_least`: a reader that needs much is not woken for each packet. It still has
         to call again for the rest, for what waits is kept to a part of the windows, and may be less at the end.
 
-        A large piece is a view of the packet that brought it, read-only: `bytes(piece)` copies it, and costs
-        nothing when it is bytes already. Raises StreamReset; what came before a reset and was not read is lost.
+        Large pieces are views of the packets that brought them, read-only. Raises StreamReset; what came before
+        a reset and was not read is lost.
         """
         if limit < 1:
             raise UsageError("a read takes at least one byte: give a limit above 0")
@@ -139,7 +146,7 @@ class Streams:
         if at_least > 1:  # all that wait together must leave the peer credit to go on
             at_least = min(at_least, self._receiving.credit.window // (4 * len(self.table.live)))
         try:
-            chunk = receive.read(limit, at_least)
+            pieces = receive.take(limit, at_least)
         except StreamReset:
             self._forget_if_done(stream, live)
             raise
@@ -150,7 +157,7 @@ class Streams:
             self._tell_max_data()
         if receive.told:
             self._forget_if_done(stream, live)
-        return chunk
+        return pieces
 
     def stop(self, stream: int, code: int) -> None:
         """Read no more and drop what comes; `code` (16 bits) is for the peer's application."""
