@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 
 import anyio
@@ -21,8 +22,21 @@ SLOW = 1.0
 PAUSE = 0.5
 
 
+def rejoins(node: mp2p.Node) -> int:
+    """Count how often a node has left and joined again."""
+    return sum(each.rejoins for channel in node.status() for each in channel.interfaces)
+
+
 class Echo(mp2p.Service):
-    """Gives back what it gets."""
+    """Gives back what it gets, and tells how its node does."""
+
+    def __init__(self, node: mp2p.Node) -> None:
+        self._node = node
+
+    @mp2p.method(idempotent=True)
+    async def counted(self) -> dict[str, int]:
+        """Return the node's counters, and how often it has joined again."""
+        return {**self._node.counters, "rejoins": rejoins(self._node)}
 
     @mp2p.method(idempotent=True)
     async def echo(self, number: int) -> int:
@@ -38,7 +52,7 @@ def say(event: str, **facts: object) -> None:
 async def serve(transport: str) -> None:
     """Serve until the end."""
     async with mp2p.open_node(mp2p.Identity.generate(), transports=[transport]) as node:
-        async with node.serving(Echo(), allow="any"):
+        async with node.serving(Echo(node), allow="any"):
             say("listening", key=str(node.key), groups=node.addresses)
             await anyio.sleep_forever()
 
@@ -70,20 +84,27 @@ async def call(transport: str, key: str, seconds: str) -> None:
                 say("slow", call=calls, seconds=round(took, 2))
             await anyio.sleep(PAUSE)
         status = peer.status()
+        server = await echo.counted()
         say(
             "done",
             calls=calls,
             failed=failed,
             outages=len(slow),
             longest=round(max(slow, default=0.0), 2),
+            slow=round(sum(slow), 1),
             rtt=status.rtt,
             lost=status.packets_lost,
             sent=status.packets_sent,
             rekeys=status.rekeys,
             connected_for=round(status.connected_for, 1),
-            rejoins=sum(each.rejoins for channel in node.status() for each in channel.interfaces),
-            counters={name: count for name, count in node.counters.items() if not name.startswith("data-")},
+            rejoins={"caller": rejoins(node), "server": server.pop("rejoins")},
+            caller=_of_handshakes(node.counters),
+            server=_of_handshakes(server),
         )
+
+
+def _of_handshakes(counters: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counters.items() if not name.startswith("data-")}
 
 
 if __name__ == "__main__":

@@ -113,14 +113,46 @@ def test_a_join_that_failed_is_tried_again_soon() -> None:
 def test_silence_joins_again_at_once_and_at_most_every_ten_seconds() -> None:
     upkeep = make()
     upkeep.members([3, 4], 0.0)
-    upkeep.silent(5.0)
+    upkeep.silent(5.0, {})
     assert upkeep.rejoin(9.9) is None, "it has just joined"
     assert upkeep.rejoin(10.0) == 3
     for tenth in range(100, 200):
-        upkeep.silent(tenth / 10)
+        upkeep.silent(tenth / 10, {})
     assert upkeep.rejoin(10.5) == 4
     assert upkeep.rejoin(19.9) is None
     assert upkeep.rejoin(20.0) == 3
+
+
+@pytest.mark.parametrize(("memory", "every"), [(20.0, 11.2), (60.0, 30.0), (5.0, 11.2)])
+def test_a_switch_that_forgets_sooner_is_reminded_sooner_from_the_second_silence_on(
+    memory: float, every: float
+) -> None:
+    upkeep = make()
+    upkeep.members([3], 0.0)
+    now, joined = 0.0, [0.0]
+    for _ in range(3):
+        heard, now = joined[-1] + memory, joined[-1] + memory + 10.6
+        upkeep.silent(now, {3: heard})
+        assert upkeep.rejoin(now) == 3
+        joined.append(now)
+    assert upkeep.rejoin(now + every - 0.2) is None
+    assert upkeep.rejoin(now + every) == 3, "without another silence"
+    assert upkeep.rejoin(now + 2 * every) == 3
+    upkeep.members([], now + 100)
+    upkeep.members([3], now + 100)
+    assert upkeep.rejoin(now + 174) is None, "it may be at another switch now"
+
+
+@pytest.mark.parametrize("heard", [None, 30.0, 99.5])
+def test_peers_that_are_gone_do_not_make_it_hasty(heard: float | None) -> None:
+    """Nothing came since it joined; or nothing at all; or others are heard all the time."""
+    upkeep = make()
+    upkeep.members([3], 0.0)
+    upkeep.silent(50.0, {3: 40.0})
+    assert upkeep.rejoin(50.0) == 3
+    upkeep.silent(100.0, {} if heard is None else {3: heard})
+    assert upkeep.rejoin(100.0) == 3
+    assert upkeep.rejoin(174.0) is None
 
 
 def test_any_order_of_events_keeps_the_schedule() -> None:
@@ -135,7 +167,7 @@ def test_any_order_of_events_keeps_the_schedule() -> None:
                 upkeep.members(joined, now)
                 last = {index: last.get(index, now) for index in joined}
             if draw.random() < 0.1:
-                upkeep.silent(now)
+                upkeep.silent(now, {3: now - 5 * draw.random()})
             if draw.random() < 0.2:
                 upkeep.changed(now)
             upkeep.look(now)

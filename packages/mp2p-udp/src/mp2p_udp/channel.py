@@ -131,7 +131,8 @@ class UdpChannel:
     def silent(self) -> None:
         """Hear that a peer has gone silent: a switch may have forgotten the group (contract)."""
         if self._upkeep is not None:
-            self._upkeep.silent(time.monotonic())
+            heard_at = {member.index: member.heard_at for member in self._members}
+            self._upkeep.silent(time.monotonic(), heard_at)
             self._changed.set()
 
     def send(self, train: Train) -> bool:
