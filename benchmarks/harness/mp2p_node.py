@@ -1,8 +1,10 @@
 """The mp2p row for a harness that measures many peers on the same work.
 
 Copy this file into the harness's `peers/` folder. It needs `serve(cx)` and `Client(cx)` with `open`, `call`
-and `close`; `cx` gives the mode and `ready()`. Calls are reliable messages over a live connection: they arrive in
-order, and so do the answers. The server has a fixed key, by which clients find it.
+and `close`, `Publisher(cx)` with `open`, `send` and `close`, and `subscribe(cx, on_message)`; `cx` gives the mode
+and `ready()`. Calls are reliable messages over a live connection: they arrive in order, and so do the answers.
+Publishing is of a repaired topic of bytes, through the API of mp2p-rpc. Server and publisher have a fixed key, by
+which clients and subscribers find them.
 """
 
 import asyncio
@@ -74,3 +76,39 @@ class Client:
         self._reader.cancel()
         await self._connecting.__aexit__(None, None, None)
         await self._opened.__aexit__(None, None, None)
+
+
+def _typed_node(**options):
+    import mp2p_rpc
+
+    return mp2p_rpc.open_node(transports=["v4"], reach="link", **options)
+
+
+def _topic():
+    import mp2p_rpc
+
+    return mp2p_rpc.Topic("bench/pub", bytes)
+
+
+class Publisher:
+    def __init__(self, cx):  # noqa: ARG002  # the shape that the harness calls
+        self._opened = _typed_node(key=_SERVER)
+
+    async def open(self):
+        node = await self._opened.__aenter__()
+        self._publishing = node.publish(_topic(), allow="any")
+        self.send = (await self._publishing.__aenter__()).send
+
+    async def close(self):
+        await self._publishing.__aexit__(None, None, None)
+        await self._opened.__aexit__(None, None, None)
+
+
+async def subscribe(cx, on_message):
+    import mp2p_rpc
+
+    async with _typed_node() as node, node.subscribe(_contact(), _topic(), history=0) as feed:
+        cx.ready()
+        async for message in feed:
+            if isinstance(message, mp2p_rpc.Message):  # a gap shows as loss
+                on_message(message.value)

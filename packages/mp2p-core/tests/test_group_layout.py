@@ -24,7 +24,7 @@ CONTROLS: list[g.Control] = [
     GRANT,
     g.Refuse(TOPIC, g.REFUSE_REVOKED, "no"),
     g.Leave(TOPIC),
-    g.Report(TOPIC, CHANNEL, 2**50, 100, 3, 0.25, deaf=True),
+    g.Report(TOPIC, CHANNEL, 2**50, 2**49, 100, 3, 0.25, deaf=True, slow=False),
     g.Backlog(TOPIC, RUN, 12, last=True, messages=[b"a", b"", b"bcd"]),
     g.Backlog(TOPIC, RUN, 12, last=False, messages=[]),
     g.Relay(TOPIC, b"datagram"),
@@ -97,7 +97,9 @@ def test_a_grant_shows_no_key() -> None:
 
 
 def test_a_report_cannot_lose_more_than_there_was() -> None:
-    found = g.parse_control_untrusted(g.Report(TOPIC, CHANNEL, 1, 10, 11, 0.0, deaf=False).pack())
+    found = g.parse_control_untrusted(
+        g.Report(TOPIC, CHANNEL, 1, 1, 10, 11, 0.0, deaf=False, slow=False).pack()
+    )
     assert isinstance(found, g.Report)
     assert found.lost == 10
 

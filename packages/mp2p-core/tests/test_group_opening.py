@@ -358,6 +358,44 @@ def test_a_lost_manifest_alone_is_asked_for_at_first() -> None:
     assert asked == {1, 2, 3, 4, 5, 6}, "they may be forged"
 
 
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("what", ["edited", "forged", "other seq", "uncovered"])
+def test_G7_what_is_taken_together_is_the_publishers(place: int, what: str) -> None:
+    pair = Pair()
+    manifest, *covered = pair.sealer.covered(plains(5))
+    pair.take(manifest)
+    seq = la.group_fields(covered[place])[4]
+    false = {
+        "edited": covered[place][:-1] + bytes((covered[place][-1] ^ 1,)),
+        "forged": pair.forge(plains(9)[8], seq),
+        "other seq": covered[(place + 1) % 5],
+        "uncovered": pair.forge(plains(1)[0], seq + 50),
+    }[what]
+    run = [*covered[:place], false, *covered[place + 1 :]]
+    assert pair.lane.receive_covered_untrusted(run) == place
+    assert pair.delivered == [each[5:] for each in plains(5)[:place]]
+    assert pair.lane.receive_covered_untrusted(covered[place:]) == 5 - place
+    assert pair.delivered == [each[5:] for each in plains(5)]
+    assert pair.lane.receive_covered_untrusted(covered) == 0, "none of them twice"
+
+
+def test_what_is_taken_together_comes_as_one_event_with_its_pieces_in_their_places() -> None:
+    pair = Pair()
+    whole = [la.data_plain(la.DATA_COVERED, la.WHOLE, n, b"%d" % n) for n in range(3)]
+    several = la.several_plain(la.DATA_COVERED, 3, [b"3", b"4"])
+    pieces = [
+        la.data_plain(la.DATA_COVERED, la.BEGIN, 5, b"5"),
+        la.data_plain(la.DATA_COVERED, la.END, 5, b"five"),
+    ]
+    last = la.data_plain(la.DATA_COVERED, la.WHOLE, 6, b"6")
+    manifest, *covered = pair.sealer.covered([*whole, several, *pieces, last])
+    pair.take(manifest)
+    assert pair.lane.receive_covered_untrusted(covered) == 7
+    assert list(pair.feed.events) == [
+        Messages(0, [b"0", b"1", b"2", b"3", b"4"]), Messages(5, [b"5five"]), Messages(6, [b"6"])
+    ]  # fmt: skip
+
+
 def test_no_nonce_is_used_twice() -> None:
     pair = Pair()
     seen: set[int] = set()

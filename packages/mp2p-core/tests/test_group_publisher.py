@@ -132,7 +132,7 @@ def test_a_stranger_is_refused_once_however_often_it_asks() -> None:
     pair.publisher.ended("stranger")
     for control in (
         g.Leave(pair.publisher.topic),
-        g.Report(pair.publisher.topic, bytes(8), 1, 9, 9, 1.0, deaf=True),
+        g.Report(pair.publisher.topic, bytes(8), 1, 1, 9, 9, 1.0, deaf=True, slow=False),
     ):
         pair.publisher.receive_control_untrusted("stranger", KEY, control.pack(), pair.now)
     assert pair.publisher.counters["control-stranger"] == 2

@@ -245,7 +245,7 @@ def test_repairs_for_one_have_an_allowance_of_their_own() -> None:
 
 
 def report(expected: int, lost: int) -> Report:
-    return Report(bytes(16), bytes(8), 0, expected, lost, 0.001, deaf=False)
+    return Report(bytes(16), bytes(8), 0, 0, expected, lost, 0.001, deaf=False, slow=False)
 
 
 def test_a_share_of_a_few_datagrams_means_nothing() -> None:

@@ -297,6 +297,51 @@ async def test_a_slow_reader_is_told_what_was_dropped(until: Until) -> None:
                 assert items.index(gaps[0]) == (0 if overflow == "drop-oldest" else len(items) - 1)
 
 
+async def test_a_fast_publisher_waits_for_a_slow_reader() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        topic = Topic("load", bytes, reliability="ordered")
+        async with (
+            publisher.publish(topic, allow="any") as pub,
+            subscriber.subscribe(publisher.contact, topic, limit=100) as feed,
+            anyio.create_task_group() as tasks,
+        ):
+            with anyio.fail_after(20):
+                await pub.ready(1)
+                await pub.send(b"")
+                await anext(feed)
+
+                async def publish() -> None:
+                    for number in range(4000):
+                        await pub.send(number.to_bytes(2, "big") + bytes(1000))
+
+                tasks.start_soon(publish)
+                most = 0
+                for number in range(4000):
+                    message = await anext(feed)
+                    assert int.from_bytes(message.value[:2], "big") == number
+                    most = max(most, len(feed._queue))
+                    if number % 100 == 0:
+                        await anyio.sleep(0.001)
+                assert most < 300, "about the limit waits, not everything"
+
+
+async def test_values_of_any_type_are_checked_also_when_bytes_travel_as_they_are() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        data = Topic("data", bytes, history=9)
+        async with publisher.publish(data, allow="any") as pub:
+            for value in (b"", b"\xff" * 5000):
+                await pub.send(value)
+            with pytest.raises(mp2p_rpc.ArgumentError):
+                await pub.send("text")  # type: ignore[arg-type]  # that is the point
+            for type_ in (Any, bytes, bytes | int):
+                async with subscriber.subscribe(publisher.contact, "data", type=type_, history=9) as feed:
+                    assert [message.value for message in await take(feed, 2)] == [b"", b"\xff" * 5000]
+            async with subscriber.subscribe(publisher.contact, "data", type=int, history=9) as feed:
+                assert ["does not fit" in gap.reason for gap in await take(feed, 2)] == [True, True]
+
+
 async def test_a_publisher_that_starts_anew_is_followed_on(
     until: Callable[[Callable[[], object]], Any],
 ) -> None:

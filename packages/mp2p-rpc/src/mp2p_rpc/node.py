@@ -323,7 +323,7 @@ class Node(mp2p_core.Node):
         type: Any = Any,  # noqa: A002 -- what users call it
         history: int = 1,
         limit: int = 1024,
-        overflow: Overflow = "drop-oldest",
+        overflow: Overflow = "block",
     ) -> AsyncIterator[Feed]:
         """Subscribe within the block: `async with node.subscribe(contact, "weather/*") as feed: async for m in feed`.
 

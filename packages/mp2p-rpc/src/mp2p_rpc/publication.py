@@ -24,7 +24,8 @@ __all__ = ["Presence", "Publication", "make_publisher"]
 
 T = TypeVar("T")
 
-_SENDS_PER_YIELD: Final = 64
+_SENDS_PER_YIELD: Final = 256
+"""Messages after which a task that does nothing but send lets others run: these are then sealed together."""
 _PRESENCE: Final = 1024
 
 
@@ -66,7 +67,10 @@ class Publication(Generic[T]):
         self._room = room
         self._wake = anyio.Event()
         self._changed = anyio.Event()
+        self._waiting = 0  # tasks for it
         self._sends = 0
+        self._idle = False
+        """Whether `run` waits and has not been woken."""
         self._presence: deque[Presence] = deque(maxlen=_PRESENCE)
         self._closed = False
 
@@ -78,15 +82,19 @@ class Publication(Generic[T]):
         Returns once it is queued: nobody confirms a message. Raises `ArgumentError`, `MessageTooLarge` or `Closed`.
         """
         data = self.topic.encode(value)
-        self._check_open()
-        while self.publisher.full:
-            await self._changed.wait()
+        publisher = self.publisher
+        while self._closed or publisher.full:
             self._check_open()
-        number = self._queue(data)
+            await self._change()
         self._sends += 1
-        if self._sends % _SENDS_PER_YIELD == 0:
+        if self._sends == _SENDS_PER_YIELD:
+            self._sends = 0
             await checkpoint()
-        return number
+            self._check_open()
+        if self._idle:
+            self._idle = False
+            self._wake.set()
+        return publisher.send(data)
 
     def send_nowait(
         self, value: T, *, when_full: Literal["raise", "drop-oldest", "drop-newest"] = "raise"
@@ -107,8 +115,16 @@ class Publication(Generic[T]):
 
     def _queue(self, data: bytes) -> int:
         number = self.publisher.send(data)
-        self._wake.set()
+        self.wake()
         return number
+
+    async def _change(self) -> None:
+        """Wait for something to change."""
+        self._waiting += 1
+        try:
+            await self._changed.wait()
+        finally:
+            self._waiting -= 1
 
     def _check_open(self) -> None:
         if self._closed:
@@ -118,13 +134,13 @@ class Publication(Generic[T]):
         """Wait until everything that was sent has left this machine, or nobody is subscribed."""
         while self.publisher.waiting and self.publisher.members:
             self._check_open()
-            await self._changed.wait()
+            await self._change()
 
     async def ready(self, count: int = 1) -> None:
         """Wait until there are so many subscribers. Raises `Closed`."""
         while len(self.publisher.members) < count:
             self._check_open()
-            await self._changed.wait()
+            await self._change()
 
     def subscribers(self) -> tuple[PublicKey, ...]:
         """Return the keys of those who are subscribed now."""
@@ -142,7 +158,7 @@ class Publication(Generic[T]):
         while not self._presence:
             if self._closed:
                 return None
-            await self._changed.wait()
+            await self._change()
         return self._presence.popleft()
 
     async def revoke(self, key: PublicKey) -> None:
@@ -164,6 +180,7 @@ class Publication(Generic[T]):
             now = self._clock()
             self.publisher.handle_timeout(now)
             self._wake = anyio.Event()
+            self._idle = True
             self.flush()
             when = self.publisher.timeout()
             with anyio.move_on_after(None if when is None else when - self._clock()):
@@ -171,6 +188,7 @@ class Publication(Generic[T]):
 
     def wake(self) -> None:
         """Look again: something came in."""
+        self._idle = False
         self._wake.set()
 
     def flush(self) -> None:
@@ -183,8 +201,9 @@ class Publication(Generic[T]):
             joined = isinstance(event, MemberJoined)
             reason = "" if isinstance(event, MemberJoined) else event.reason
             self._presence.append(Presence(PublicKey(event.key), joined, reason))
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        if self._waiting:
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
 
     def close(self) -> None:
         """Tell every subscriber that this is the end."""

@@ -9,13 +9,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mp2p_core import AuthRejected, Closed, Contact, Mp2pError, PeerUnreachable, PublicKey
-from mp2p_core.proto.constants import TYPE_GROUP
+from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
-from mp2p_core.proto.group.layout import GROUP_MIN_SIZE, group_fields
+from mp2p_core.proto.group.layout import CHANNEL
 from mp2p_core.proto.group.subscriber import Subscriber
+from mp2p_core.transport import Train
 from mp2p_rpc.desk import NACK, Topics
 from mp2p_rpc.errors import BadMessage, CallError, NotAllowed
 from mp2p_rpc.limits import Limits
@@ -23,7 +25,7 @@ from mp2p_rpc.outbox import Outbox
 from mp2p_rpc.topic import Gap, Message, decode_untrusted
 
 if TYPE_CHECKING:
-    from mp2p_core.transport import Address, Train
+    from mp2p_core.transport import Address
     from mp2p_rpc.node import Node, Peer
     from mp2p_rpc.schema import Codec
 
@@ -34,6 +36,8 @@ Overflow: TypeAlias = Literal["drop-oldest", "drop-newest", "block"]
 _LIMITS: Final = Limits()
 _RETRY_FIRST: Final = 0.5
 _RETRY_LAST: Final = 10.0
+_READS_PER_YIELD: Final = 256
+"""Messages after which a reader that finds one each time lets other tasks run."""
 _CONTROL_HEAD: Final = 17
 """Type and topic id, which every control message begins with."""
 
@@ -68,16 +72,17 @@ class _Followed:
         self.outbox: Outbox | None = None
         """To the publisher, while there is a session."""
         self.group: Address | None = None
+        self.channels: tuple[bytes, ...] = ()
         self.memberships = ExitStack()
 
 
 class Feed(AsyncIterator[Any]):
     """Messages and gaps of every topic followed, as they come. Comes from `Node.subscribe`; for one reader.
 
-    What cannot be delivered is told of by a `Gap` in its place. When the reader is slow, `limit` messages wait; what
-    happens then is the subscription's `overflow`: the oldest or the newest are dropped, with a gap in their place, or
-    nothing more is taken in until there is room ("block"), and what the publisher can no longer send again becomes a
-    gap.
+    A `Gap` stands in the place of what cannot be delivered. When the reader is slow, about `limit` messages wait; what
+    happens then is `overflow`. "block": nothing more is taken in until there is room, and the publisher waits, unless
+    the topic is best effort; what goes beyond what it waits for becomes a gap. Else the oldest or the newest are
+    dropped, with a gap in their place.
     """
 
     def __init__(
@@ -96,9 +101,17 @@ class Feed(AsyncIterator[Any]):
         self._overflow = overflow
         self._clock = clock
         self._queue: deque[Message[Any] | Gap] = deque()
-        self._dropped: dict[tuple[PublicKey, str], list[int]] = {}
+        # Datagrams that wait for room, and how many: no more than the publisher can repair.
+        self._held: deque[tuple[Train, int]] = deque()
+        self._held_size = 0
+        self._half = limit // 2
+        self._room = anyio.Event()
+        self._reads = 0
+        self._waiting = False
         self._filled = anyio.Event()
         self._wake = anyio.Event()
+        self._due = math.inf
+        """When `keep_time` comes back without being woken."""
         self._followed: dict[tuple[PublicKey, str], _Followed] = {}
         self._by_topic: dict[bytes, _Followed] = {}
         self._by_channel: dict[bytes, _Followed] = {}
@@ -111,15 +124,20 @@ class Feed(AsyncIterator[Any]):
 
     async def __anext__(self) -> Message[Any] | Gap:
         """Wait for the next message or gap. Cancelling loses nothing; ends when the block is left."""
-        while not self._queue:
+        queue = self._queue
+        self._reads += 1
+        if self._reads == _READS_PER_YIELD:
+            self._reads = 0
+            await checkpoint()
+        if len(queue) == self._half:
+            self._resume()
+        while not queue:
             if self._closed:
                 raise StopAsyncIteration
             self._filled = anyio.Event()
+            self._waiting = True
             await self._filled.wait()
-        item = self._queue.popleft()
-        if self._overflow == "block" and len(self._queue) == self._limit - 1:
-            self._wake.set()
-        return item
+        return queue.popleft()
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -157,6 +175,9 @@ class Feed(AsyncIterator[Any]):
                     for each in mine:
                         self._connect(each, peer, outbox)
                     async for item in client.follow(outbox):
+                        while self._full:
+                            self._room = anyio.Event()
+                            await self._room.wait()
                         self._take_control_untrusted(source, item)
                 finally:
                     tasks.cancel_scope.cancel()
@@ -199,20 +220,54 @@ class Feed(AsyncIterator[Any]):
             self._after(found)
 
     def _deliver(self, trains: Iterable[Train]) -> None:
-        """Take datagrams of a group."""
-        if self._overflow == "block" and len(self._queue) >= self._limit:
+        """Take datagrams of a group, or keep them until there is room for what they bring."""
+        now = self._clock()
+        for train in trains:
+            if self._held or self._full:
+                self._hold(train)
+            else:
+                self._take_train_untrusted(train, now)
+        if self._held:
+            self._tell_held(now)
+
+    @property
+    def _full(self) -> bool:
+        return self._overflow == "block" and len(self._queue) >= self._limit
+
+    def _hold(self, train: Train) -> None:
+        datagrams = len(train.datagrams())
+        if self._held_size + datagrams <= GROUP_WINDOW:
+            self._held.append((train, datagrams))
+            self._held_size += datagrams
+
+    def _resume(self) -> None:
+        """Take what was kept, as long as there is room."""
+        self._room.set()
+        if not self._held:
             return
         now = self._clock()
-        touched: dict[_Followed, None] = {}
-        for train in trains:
-            for datagram in train.datagrams():
-                if len(datagram) < GROUP_MIN_SIZE or datagram[0] != TYPE_GROUP:
-                    continue
-                found = self._by_channel.get(group_fields(datagram)[3])
-                if found is not None:
-                    found.subscriber.receive_untrusted(datagram, now)
-                    touched[found] = None
-        for found in touched:
+        while self._held and len(self._queue) < self._limit:
+            train, datagrams = self._held.popleft()
+            self._held_size -= datagrams
+            self._take_train_untrusted(train, now)
+        self._tell_held(now)
+
+    def _tell_held(self, now: float) -> None:
+        for each in self._followed.values():
+            each.subscriber.held(self._held_size, now)
+            self._after(each)
+
+    def _take_train_untrusted(self, train: Train, now: float) -> None:
+        datagrams = train.datagrams()
+        # Two topics may share a group, and the system may have joined their datagrams.
+        channel = datagrams[0][CHANNEL]
+        if any(datagram[CHANNEL] != channel for datagram in datagrams):
+            for datagram in datagrams:
+                self._take_train_untrusted(Train(train.path, (datagram,), len(datagram)), now)
+            return
+        found = self._by_channel.get(channel)
+        if found is not None:
+            found.subscriber.receive_train_untrusted(datagrams, now)
             self._after(found)
 
     def _after(self, followed: _Followed) -> None:
@@ -226,19 +281,19 @@ class Feed(AsyncIterator[Any]):
                 outbox.put(NACK + nack.pack())
         for event in subscriber.events():
             self._tell(followed, event)
-        for channel in subscriber.channels:
-            self._by_channel[channel] = followed
-        if len(self._by_channel) > 4 * len(self._followed):
-            self._by_channel = {
-                channel: each for each in self._followed.values() for channel in each.subscriber.channels
-            }
-        self._wake.set()
+        if subscriber.channels != followed.channels:
+            for channel in followed.channels:
+                self._by_channel.pop(channel, None)
+            followed.channels = subscriber.channels
+            self._by_channel.update(dict.fromkeys(followed.channels, followed))
+        due = subscriber.timeout()
+        if due is not None and due < self._due:
+            self._wake.set()
 
     def _tell(self, followed: _Followed, event: ev.SubscriberEvent) -> None:
         key, name = followed.source.contact.key, followed.name
         if isinstance(event, ev.Messages):
-            for number, data in enumerate(event.messages, event.number):
-                self._message(key, name, number, data)
+            self._messages(key, name, event.number, event.messages)
         elif isinstance(event, ev.Gap):
             self._put(Gap(key, name, event.number, event.missing, event.reason))
         elif isinstance(event, ev.GroupChosen):
@@ -257,13 +312,21 @@ class Feed(AsyncIterator[Any]):
                 followed.source.error = NotAllowed(name)
             self._put(Gap(key, name, None, None, event.text or "the publisher has ended this topic"))
 
-    def _message(self, key: PublicKey, name: str, number: int, data: bytes) -> None:
-        try:
-            published, value = decode_untrusted(self._codec, data, _LIMITS)
-        except BadMessage as error:
-            self._put(Gap(key, name, number, 1, f"the message does not fit the type: {error}"))
-            return
-        self._put(Message(value, key, name, number, published))
+    def _messages(self, key: PublicKey, name: str, number: int, messages: Sequence[bytes]) -> None:
+        codec, queue, bounded = self._codec, self._queue, self._overflow != "block"
+        item: Message[Any] | Gap
+        for data in messages:
+            try:
+                published, value = decode_untrusted(codec, data, _LIMITS)
+                item = Message(value, key, name, number, published)
+            except BadMessage as error:
+                item = Gap(key, name, number, 1, f"the message does not fit the type: {error}")
+            if bounded:
+                self._put(item)
+            else:
+                queue.append(item)
+            number += 1
+        self._fill()
 
     def _put(self, item: Message[Any] | Gap) -> None:
         queue = self._queue
@@ -273,7 +336,13 @@ class Feed(AsyncIterator[Any]):
             if lost is item:
                 return
         queue.append(item)
-        self._filled.set()
+        self._fill()
+
+    def _fill(self) -> None:
+        """Wake the reader."""
+        if self._waiting:
+            self._waiting = False
+            self._filled.set()
 
     def _note_dropped(self, lost: Message[Any] | Gap) -> None:
         """Tell of what was dropped, once for each run of it: at the end of the queue that is left."""
@@ -305,6 +374,7 @@ class Feed(AsyncIterator[Any]):
         while True:
             now, due = self._clock(), math.inf
             self._wake = anyio.Event()
+            self._due = -math.inf  # what is done here needs no waking
             for each in list(self._followed.values()):
                 when = each.subscriber.timeout()
                 if when is not None and when <= now:
@@ -312,6 +382,7 @@ class Feed(AsyncIterator[Any]):
                     self._after(each)
                     when = each.subscriber.timeout()
                 due = min(due, math.inf if when is None else when)
+            self._due = due
             with anyio.move_on_after(max(0.0, due - self._clock())):
                 await self._wake.wait()
 
@@ -322,7 +393,7 @@ class Feed(AsyncIterator[Any]):
             each.subscriber.leave()
             self._after(each)
             each.memberships.close()
-        self._filled.set()
+        self._fill()
 
 
 _SLOW: Final = "the reader was slower than the messages came"

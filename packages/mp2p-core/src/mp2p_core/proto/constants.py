@@ -312,6 +312,14 @@ GREEDY_SPAN: Final = 200
 RELAY_QUEUE: Final = 1048576
 """Bytes that wait for one session before what multicast does not bring it is left to repair."""
 
+GROUP_BEHIND: Final = 512
+"""Datagrams that a subscriber has not passed on yet, at which it asks the publisher to wait."""
+GROUP_AHEAD: Final = 1024
+"""How many datagrams a publisher is ahead of a subscriber that has asked it to wait."""
+GROUP_STALL: Final = 2.0
+"""How long it waits for one that does not move at all."""
+SLOW_SPACING: Final = 0.005
+"""Between reports of a subscriber that is waited for, and an eighth of that more for each other member."""
 REPORT_INTERVAL: Final = 1.0
 """Between reports of a subscriber, or a tenth of a second for each member if that is longer."""
 GROUP_RATE_START: Final = 25000000.0

@@ -56,8 +56,11 @@ class Pacer:
         """Take bytes out. A packet may overdraw: packets are sent whole."""
         self._level -= size
 
-    def ready_at(self) -> float:
-        """Return when to come back: when there is a budget worth a packet, or no later than now when there is any."""
+    def ready_at(self, wait: float = _WAIT_TIME) -> float:
+        """Return when to come back: when there is a budget worth a packet, or no later than now when there is any.
+
+        `wait` is how many seconds' worth of bytes a wait is for.
+        """
         if self._level > 0:
             return self._at
-        return self._at + (max(self._datagram, self._rate * _WAIT_TIME) - self._level) / self._rate
+        return self._at + (max(self._datagram, self._rate * wait) - self._level) / self._rate

@@ -300,11 +300,10 @@ class GroupSim:
         for each in self.subscribers:
             if each.online:
                 loss = self.loss if each.loss is None else each.loss
-                for datagram in datagrams:
-                    if not loss or draw() >= loss:
-                        each.subscriber.receive_untrusted(datagram, self.now)
-                        if self.record:
-                            each.heard.append(datagram)
+                heard = [datagram for datagram in datagrams if not loss or draw() >= loss]
+                each.subscriber.receive_train_untrusted(heard, self.now)
+                if self.record:
+                    each.heard += heard
                 self.serve(each)
 
     def serve(self, each: SimSubscriber) -> None:

@@ -7,5 +7,6 @@ lowest first; a module imports only from those before it:
     feed, history, members, opening, packing, parity, sealing
     store, wanted
     epochs, lane, roster
+    reporting
     publisher, subscriber
 """

@@ -6,7 +6,7 @@ All but GROUP_NACK travel as reliable messages, in order: `type u8 | topic id 16
     02 GRANT    see `Grant`                                                  publisher
     03 REFUSE   code u8 | len u8 | text                                      publisher
     04 LEAVE                                                                 subscriber
-    05 REPORT   channel 8 | highest u64 | expected u32 | lost u32 | rtt us u32 | flags u8 (1 DEAF)
+    05 REPORT   channel 8 | highest u64 | next u64 | expected u32 | lost u32 | rtt us u32 | flags u8 (1 DEAF, 2 SLOW)
     06 BACKLOG  run 8 | first number u64 | flags u8 (1 LAST) | count u16 | count x length u32 | messages
     07 RELAY    a GROUP datagram
 
@@ -78,7 +78,7 @@ _HEAD = struct.Struct(">B16s")
 _ASK_BODY = struct.Struct(">8sQIB")
 _GRANT_BODY = struct.Struct(f">8sIH32s32sQ{ADDRESS_SIZE}sIHQQ8sBB")
 _REFUSE_BODY = struct.Struct(">BB")
-_REPORT_BODY = struct.Struct(">8sQIIIB")
+_REPORT_BODY = struct.Struct(">8sQQIIIB")
 _BACKLOG_BODY = struct.Struct(">8sQBH")
 _NACK = struct.Struct(">8sQB")
 _MAX_TEXT: Final = 255
@@ -168,22 +168,31 @@ class Leave(NamedTuple):
 class Report(NamedTuple):
     """How a subscriber fares: of `expected` datagrams since the last report, `lost` did not come by themselves.
 
-    `rtt` in seconds. `deaf`: nothing comes by multicast.
+    `rtt` in seconds. `deaf`: nothing comes by multicast. `slow`: the publisher is to wait, and go no further
+    than a part of the window beyond `next_seq`, below which everything has been passed on.
     """
 
     topic: bytes
     channel: bytes
     highest: int
+    next_seq: int
     expected: int
     lost: int
     rtt: float
     deaf: bool
+    slow: bool
 
     def pack(self) -> bytes:
         """Pack a control message."""
         rtt = min(int(self.rtt * _MICRO), 0xFFFFFFFF)
         return _HEAD.pack(_REPORT, self.topic) + _REPORT_BODY.pack(
-            self.channel, self.highest, self.expected, self.lost, rtt, int(self.deaf)
+            self.channel,
+            self.highest,
+            self.next_seq,
+            self.expected,
+            self.lost,
+            rtt,
+            self.deaf | self.slow << 1,
         )
 
 
@@ -257,10 +266,11 @@ def parse_control_untrusted(data: bytes) -> Control:
         if kind == _GRANT:
             return _grant_untrusted(topic, body)
         if kind == _REPORT:
-            channel, highest, expected, lost, rtt, flags = _REPORT_BODY.unpack(body)
+            channel, highest, next_seq, expected, lost, rtt, flags = _REPORT_BODY.unpack(body)
             return Report(
-                topic, channel, highest, expected, min(lost, expected), rtt / _MICRO, bool(flags & 1)
-            )
+                topic, channel, highest, next_seq, expected, min(lost, expected), rtt / _MICRO, bool(flags & 1),
+                bool(flags & 2),
+            )  # fmt: skip
     except struct.error:
         raise BadPacket("control-malformed") from None
     if kind != _LEAVE or body:

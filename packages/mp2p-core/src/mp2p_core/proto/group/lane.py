@@ -17,6 +17,8 @@ from mp2p_core.proto.group.wanted import Wanted
 from mp2p_core.proto.group.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.keys import GroupSuite
     from mp2p_core.proto.group.opening import Content
@@ -112,16 +114,47 @@ class Lane:
             self.end(content.last, now)
         return content
 
-    def _keep(self, seq: int, datagram: bytes, now: float, *, proven: bool) -> None:
-        """Remember a datagram for as long as something of its block may be missing."""
+    def receive_covered_untrusted(self, datagrams: Sequence[bytes]) -> int:
+        """Take datagrams for as long as each is the next one and covered; returns how many those were.
+
+        All others, and whatever is not the usual course, are for `receive_untrusted`.
+        """
+        window = self.window
+        if not self._turn or window or self.wanted or window.last is not None:
+            return 0
+        seq = window.base
+        count, found = self._opener.open_covered_untrusted(datagrams, seq)
+        if count:
+            if self._blocks is not None:
+                self._keep_all(seq, datagrams[:count])
+            window.skip(count)
+            for data in found:
+                self._feed.take(self._entry(data))
+        return count
+
+    def _keep_all(self, seq: int, datagrams: Sequence[bytes]) -> None:
+        at = 0
+        while at < len(datagrams):
+            number = block_of(seq + at)
+            size = block_start(number + 1) - seq - at
+            self._block(number).extend(seq + at, datagrams[at : at + size])
+            at += size
+
+    def _block(self, number: int) -> Block:
+        """Return a block, for which those that are complete are forgotten."""
         assert self._blocks is not None
-        number = block_of(seq)
         block = self._blocks.get(number)
         if block is None:
             done = block_of(self.window.base)
             for old in [each for each in self._blocks if each < done]:
                 del self._blocks[old]
             block = self._blocks[number] = Block()
+        return block
+
+    def _keep(self, seq: int, datagram: bytes, now: float, *, proven: bool) -> None:
+        """Remember a datagram for as long as something of its block may be missing."""
+        number = block_of(seq)
+        block = self._block(number)
         block.add(seq, datagram, proven=proven)
         if block.has_sums:
             self._solve(number, block, now)
@@ -181,6 +214,8 @@ class Lane:
 
     def _prove(self, first: int, count: int, now: float) -> None:
         """Take what waited for the manifest that has just come."""
+        if not self._opener.holding:
+            return
         for seq in range(first, first + count):
             if self.window.is_new(seq):
                 try:

@@ -31,6 +31,7 @@ from mp2p_core.proto import constants as c
 
 __all__ = [
     "BEGIN",
+    "CHANNEL",
     "DATA",
     "DATA_COVERED",
     "DATA_HEAD",
@@ -67,6 +68,8 @@ group_header = partial(_HEADER.pack, c.TYPE_GROUP, 0)
 """Pack bytes 0 to 19, also the associated data, from generation, channel and seq."""
 group_fields = _HEADER.unpack_from
 """Read type, zero, generation, channel and seq."""
+CHANNEL: Final = slice(4, 12)
+"""Where the channel stands in a datagram."""
 
 DATA: Final = 1
 DATA_COVERED: Final = 2

@@ -15,6 +15,7 @@ from mp2p_core.proto.group.rate import Allowance
 if TYPE_CHECKING:
     from mp2p_core.proto.group.control import Control, Grant, Report
     from mp2p_core.proto.group.rate import Traffic
+    from mp2p_core.proto.group.store import Store
 
 __all__ = ["Member"]
 
@@ -30,8 +31,9 @@ class Member:
     """
 
     __slots__ = (
-        "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_repaired", "_tellers", "_traffic", "asks",
-        "behind", "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "outbox", "outbox_size", "rtt",
+        "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_moved_at", "_repaired", "_tellers", "_traffic",
+        "asks", "behind", "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "next_seq", "outbox",
+        "outbox_size", "rtt", "slow",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +51,10 @@ class Member:
         """Whether multicast does not reach it, so that all goes over its session."""
         self.behind = False
         """Whether not all could be relayed: the end of it may be missing."""
+        self.slow = False
+        """Whether it cannot follow, and nothing goes out too far beyond `next_seq`."""
+        self.next_seq = 0
+        self._moved_at = now
         self.greedy = False
         """Whether it asks for so much that it is repaired over its own session."""
         self.asks = TokenBucket(c.ASK_RATE, c.ASK_BURST, now)
@@ -79,6 +85,15 @@ class Member:
         self.tell(Relay(topic, datagram))
         return True
 
+    def catch_up(self, topic: bytes, store: Store, highest: int) -> None:
+        """Relay what went to the group after `highest`, before the subscriber said that it does not hear it."""
+        first = max(highest + 1, store.oldest, self.grant.next_seq if self.grant else 1)
+        for seq in range(first, store.last + 1):
+            datagram = store.get(seq)
+            if datagram is None or not self.relay(topic, datagram):
+                self.behind = True
+                return
+
     def take_outbox(self, limit: float = math.inf) -> list[bytes]:
         """Return what is to be told, in order: about `limit` bytes, and one message at least."""
         found: list[bytes] = []
@@ -95,6 +110,9 @@ class Member:
         """Take a report."""
         self.rtt = min(report.rtt, c.GROUP_RTT_MAX)
         self.deaf = report.deaf
+        if report.next_seq > self.next_seq or not (self.slow and report.slow):
+            self._moved_at = now
+        self.next_seq, self.slow = report.next_seq, report.slow
         self._expected += report.expected
         self._lost += report.lost
         if self._expected < _ENOUGH:
@@ -105,6 +123,10 @@ class Member:
             self.lossy_since = math.inf
         elif self.lossy_since == math.inf:
             self.lossy_since = now
+
+    def waited_until(self) -> float:
+        """Return until when it is waited for: no longer, once it does not move at all."""
+        return self._moved_at + c.GROUP_STALL
 
     @property
     def spacing(self) -> float:

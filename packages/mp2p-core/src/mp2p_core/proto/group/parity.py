@@ -152,6 +152,14 @@ class Block:
             self._datagrams[place] = datagram
             self._sums.clear()  # they are less the wrong one
 
+    def extend(self, seq: int, datagrams: Sequence[bytes]) -> None:
+        """Take proven datagrams from `seq` on."""
+        if self._sums:
+            for each, datagram in enumerate(datagrams, seq):
+                self.add(each, datagram, proven=True)
+        else:
+            self._datagrams.update(enumerate(datagrams, (seq - 1) % _SIZE))
+
     def add_sum(self, index: int, count: int, content: bytes) -> None:
         """Take a PARITY."""
         if not self.spoiled and len(self._sums) < _SIZE and index not in self._sums:

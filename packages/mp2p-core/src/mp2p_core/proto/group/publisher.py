@@ -84,6 +84,7 @@ class Publisher:
         self._outgoing = Outgoing(datagram if mode == g.BEST_EFFORT else datagram - PARITY_OVERHEAD)
         self._datagram = datagram
         self._rate = RateControl(datagram, rate, now)
+        self._held = False
         self._repairs = Allowance(traffic, now)
         kept = 0 if mode == g.BEST_EFFORT else c.GROUP_WINDOW
         self._epochs = Epochs(owner, kept, now, random=random, suite=suite)
@@ -176,7 +177,7 @@ class Publisher:
                 self._roster.reported(known, control, now)
                 self._rate.reported(known.loss, len(self.members), now)
                 if heard and known.deaf:
-                    self._catch_up(known, control.highest)
+                    known.catch_up(self.topic, self._epochs.store, control.highest)
         else:
             self.counters["control-unexpected"] += 1
 
@@ -229,6 +230,7 @@ class Publisher:
         self._epochs.rotate(self._outgoing.next_number, now)
         self._roster.review(now)
         self._roster.left = False
+        self._roster.new_epoch()
         rtt = 0.0
         for member in self.members.values():
             member.grant = self._grant(backlog=False)
@@ -284,12 +286,24 @@ class Publisher:
         out = self._epochs.rotates(now)
         for store in self._epochs.stores():
             self._repair(store, out, now)
-        while self._outgoing and self.members and now >= self._settled and self._rate.budget(now) > 0:
+        while self._outgoing and self.members and self._may_send(now):
             if self._outgoing.midway or not self._new_page(now):
                 self._data(out, now)
         if now >= self._pulse.due:
             self._heartbeat(out, now)
         return out
+
+    def _may_send(self, now: float) -> bool:
+        """Tell whether a datagram may leave: for the new keys, for the rate, for who cannot follow."""
+        slow = self._roster.slow
+        self._held = bool(slow) and self._epochs.sealer.next_seq > self._roster.last_seq(now)
+        return (
+            now >= self._settled and self._rate.budget(now) > 0 and not (self._held and now < self._next_at())
+        )
+
+    def _next_at(self) -> float:
+        """Return when a datagram leaves also while somebody is waited for."""
+        return self._traffic.data_at + self._datagram / c.GROUP_RATE_MIN
 
     def _skip(self) -> None:
         """With nobody to hear it, what is sent goes into the history alone."""
@@ -316,13 +330,16 @@ class Publisher:
 
     def _data(self, out: list[bytes], now: float) -> None:
         limit = max(1, min(c.MAX_MANIFEST, int(self._rate.budget(now)) // self._datagram))
+        if self._roster.slow:
+            ahead = self._roster.last_seq(now) - self._epochs.sealer.next_seq
+            limit = int(max(1, min(limit, ahead)))
         boundary = self._outgoing.midway and (bool(self._joining) or self._rotation_due(now))
         plains, done, signed = self._outgoing.batch(limit, boundary=boundary)
         self._history.add(self._outgoing.next_number - len(done), done)
         sealer = self._epochs.sealer
         datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
         self._sent(datagrams, out)
-        self._relay(datagrams)
+        self._relay(datagrams, behind=False)
         self.counters["data"] += len(plains)
         self._traffic.data_at = now
         self._pulse.data(now)
@@ -335,24 +352,10 @@ class Publisher:
         self._traffic.datagrams += len(datagrams)
         out += datagrams
 
-    def _relay(self, datagrams: list[bytes]) -> None:
-        """Send what went to the group to those whom it does not reach."""
-        for member in self._roster.deaf.values():
-            member.behind = False
-            for datagram in datagrams:
-                if not member.relay(self.topic, datagram):
-                    member.behind = True
-                    self.counters["relay-full"] += 1
-
-    def _catch_up(self, member: Member, highest: int) -> None:
-        """Relay what went to the group before the subscriber said that it does not hear it."""
-        store = self._epochs.store
-        first = max(highest + 1, store.oldest, member.grant.next_seq if member.grant else 1)
-        for seq in range(first, store.last + 1):
-            datagram = store.get(seq)
-            if datagram is None or not member.relay(self.topic, datagram):
-                member.behind = True
-                return
+    def _relay(self, datagrams: list[bytes], *, behind: bool) -> None:
+        full = self._roster.relay(datagrams, behind=behind)
+        if full:
+            self.counters["relay-full"] += full
 
     def _heartbeat(self, out: list[bytes], now: float) -> None:
         oldest = self._epochs.store.oldest
@@ -360,8 +363,7 @@ class Publisher:
         self._sent([datagram], out)
         self.counters["heartbeat"] += 1
         # Heartbeats are not relayed: by them a deaf subscriber learns that multicast arrives again.
-        if any(member.behind for member in self._roster.deaf.values()):
-            self._relay([datagram])
+        self._relay([datagram], behind=True)
         self._pulse.sent(now)
 
     def controls(self, room: Callable[[Hashable], float] = _unlimited) -> Iterator[tuple[Hashable, bytes]]:
@@ -381,7 +383,8 @@ class Publisher:
         if self.members:
             due = min(due, self._pulse.due, self._epochs.next_rotate())
             if self._outgoing:
-                due = min(due, max(self._settled, self._rate.ready_at()))
+                waits = self._next_at() if self._held else 0.0
+                due = min(due, max(self._settled, self._rate.ready_at(), waits))
             for store in self._epochs.stores():
                 due = min(due, store.timeout(self._repairs))
         due = min(due, self._epochs.next_expiry())

@@ -26,9 +26,9 @@ class Pulse:
         self.due = min(now + self._wait, self._latest)
 
     def joined(self, now: float) -> None:
-        """Learn that somebody has joined, and wants to hear soon."""
+        """Learn that somebody has joined, and wants to hear soon, also while data flows: how many members there are."""
         self._wait = c.HEARTBEAT_FIRST
-        self._latest = min(self._latest, now + c.HEARTBEAT_LAST)
+        self._latest = min(self._latest, now + self._wait)
         self.due = min(self.due, now + self._wait)
 
     def sent(self, now: float) -> None:

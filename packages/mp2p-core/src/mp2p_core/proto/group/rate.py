@@ -9,6 +9,9 @@ from mp2p_core.proto.pacing import Pacer
 
 __all__ = ["Allowance", "RateControl", "Traffic", "report_interval"]
 
+_WAIT_TIME = 0.002
+"""Seconds' worth of bytes that a wait is for: the fewer datagrams leave at once, the more signatures there are."""
+
 
 class RateControl:
     """Bytes a second, less when subscribers report loss, more when nobody does and more is wanted."""
@@ -55,7 +58,7 @@ class RateControl:
 
     def ready_at(self) -> float:
         """Return when there is something to spend again."""
-        return self._pacer.ready_at()
+        return self._pacer.ready_at(_WAIT_TIME)
 
 
 def report_interval(members: int) -> float:

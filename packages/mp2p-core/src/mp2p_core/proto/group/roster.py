@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mp2p_core.proto import constants as c
@@ -35,6 +36,7 @@ class Roster:
 
     __slots__ = (
         "_allow", "_excluded", "_revoked", "_topic", "_traffic", "_waiting", "deaf", "events", "left", "members",
+        "slow",
     )  # fmt: skip
 
     def __init__(self, topic: bytes, allow: Callable[[bytes], bool], traffic: Traffic) -> None:
@@ -47,6 +49,8 @@ class Roster:
         self.members: dict[Hashable, Member] = {}
         self.deaf: dict[Hashable, Member] = {}
         """Those that multicast does not reach."""
+        self.slow: dict[Hashable, Member] = {}
+        """Those that are to be waited for."""
         self.left = False
         """Whether somebody who has the present keys is no member any more."""
         self.events: deque[PublisherEvent] = deque()
@@ -82,6 +86,7 @@ class Roster:
         """Strike a member off; with a code it is told why."""
         del self.members[member.id]
         self.deaf.pop(member.id, None)
+        self.slow.pop(member.id, None)
         self.left = True
         text = _TEXTS.get(code, "")
         self.events.append(MemberLeft(member.id, member.key, code, text))
@@ -122,12 +127,43 @@ class Roster:
             self.deaf[member.id] = member
         else:
             self.deaf.pop(member.id, None)
+        if member.slow:
+            self.slow[member.id] = member
+        else:
+            self.slow.pop(member.id, None)
         if now - member.lossy_since >= c.GROUP_HOPELESS_TIME:
             self._excluded[member.key] = now + c.EXCLUSION_TIME
             self._excluded.move_to_end(member.key)
             if len(self._excluded) > c.MAX_MEMBERS:
                 self._excluded.popitem(last=False)
             self.remove(member, g.REFUSE_EXCLUDED)
+
+    def last_seq(self, now: float) -> float:
+        """Return how far may be sent without losing whoever cannot follow. Attack: one that never moves."""
+        waited = (each.next_seq for each in self.slow.values() if now < each.waited_until())
+        return min(waited, default=math.inf) + c.GROUP_AHEAD
+
+    def new_epoch(self) -> None:
+        """Forget what was said of the seqs of an epoch that has ended."""
+        for member in self.slow.values():
+            member.slow = False
+        self.slow.clear()
+
+    def relay(self, datagrams: Sequence[bytes], *, behind: bool = False) -> int:
+        """Send what went to the group to those whom it does not reach; returns how many found no room.
+
+        With `behind`, only if anybody lacks the end of what went before.
+        """
+        full = 0
+        if behind and not any(member.behind for member in self.deaf.values()):
+            return full
+        for member in self.deaf.values():
+            member.behind = False
+            for datagram in datagrams:
+                if not member.relay(self._topic, datagram):
+                    member.behind = True
+                    full += 1
+        return full
 
     def controls(self, room: Callable[[Hashable], float]) -> Iterator[tuple[Hashable, bytes]]:
         """Yield what is to be told, for each session in order, about as many bytes as it has room for."""

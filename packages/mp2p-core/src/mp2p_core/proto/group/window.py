@@ -46,6 +46,11 @@ class Window(Generic[T]):
         self.highest = max(self.highest, seq)
         return True
 
+    def skip(self, count: int) -> None:
+        """Take so many seqs that are next, where nothing waits."""
+        self.base += count
+        self.highest = max(self.highest, self.base - 1)
+
     def extend(self, highest: int) -> range:
         """Learn that there are seqs up to this one; returns those that are new and have not come."""
         if self.last is not None:
