@@ -258,12 +258,36 @@ def test_codes_of_file_transfer_are_those_of_the_code() -> None:
     assert written == {reason.name: reason.value for reason in Reason}
 
 
-def test_commands_in_the_readme_are_those_of_the_command() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("| command |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `mp2p ([\w-]+)", table, re.MULTILINE)) == set(
-        cli.list_commands(click.Context(cli))
-    )
+def leaves(group: click.Group, path: str = "") -> Iterator[str]:
+    """Name every command, with its groups before it."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}"
+
+
+def test_both_readmes_have_the_same_table_of_all_commands() -> None:
+    texts = [
+        (folder / "README.md").read_text(encoding="utf-8") for folder in (ROOT, ROOT / "packages" / "mp2p")
+    ]
+    here, there = (text.split("| command | what it does |\n")[1].split("\n\n")[0] for text in texts)
+    assert here == there
+    first_cells = "\n".join(row.split(" | ")[0] for row in here.split("\n"))
+    assert sorted(re.findall(r"`mp2p ([a-z-]+(?: [a-z]+)?)(?= [^a-z]|`)", first_cells)) == sorted(leaves(cli))
+
+
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name_of)
+def test_each_package_says_how_to_install_it_and_has_a_program_that_runs(package: Path) -> None:
+    """By its own test, where that runs also without the rest of the repository, or by the one above."""
+    readme = package / "README.md"
+    assert re.search(rf"^pip install .*\b{package.name}\b", readme.read_text(encoding="utf-8"), re.MULTILINE)
+    own = any((package / "tests").glob("test_readme*.py"))
+    assert own or any(program.document == readme for program in PROGRAMS)
 
 
 # --- the examples ----------------------------------------------------------------------------------------
