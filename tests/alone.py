@@ -18,14 +18,16 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ["pytest", "anyio[trio]", "trio", "hypothesis"]
+TOOLS = ["pytest", "pytest-xdist", "anyio[trio]", "trio", "hypothesis"]
 FOREIGN_TO_CORE = ("msgspec", "click", "rich", "mp2p_transport_v6", "mp2p_rpc", "mp2p")
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
     """Run a command, loudly only when it fails."""
-    # Without the workspace's own environment: what is tested is what was installed.
-    env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    # Without the workspace's own environment: what is tested is what was installed. And programs that tests
+    # start need not compile every module again.
+    foreign = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    env = {k: v for k, v in os.environ.items() if k not in foreign}
     words = [str(each) for each in command]
     result = subprocess.run(words, check=False, env=env, capture_output=True, text=True, cwd=cwd)
     if result.returncode:
@@ -72,6 +74,9 @@ def main(wanted: list[str]) -> None:
                 "error",
                 "-o",
                 "markers=network: root\nsoak: long",
+                "-n",
+                str(2 * (os.cpu_count() or 1)),
+                "--dist=worksteal",
             ]
             run(
                 python, "-m", "pytest", *options, "-m", "not soak", "-p", "no:cacheprovider", tests, cwd=tests

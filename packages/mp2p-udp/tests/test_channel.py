@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import anyio
@@ -23,8 +25,10 @@ Open = Callable[..., UdpChannel]
 Take = Callable[[UdpChannel, int], Awaitable[list[Train]]]
 Flat = Callable[[Sequence[Train]], list[bytes]]
 
-GROUP = pack_ipv4("224.0.230.7", 21024)
-OTHER_GROUP = pack_ipv4("224.0.230.8", 21024)
+PORT = 10000 + os.getpid() % 20000
+"""One for each process: tests run beside each other, and share this machine's loopback interface."""
+GROUP = pack_ipv4("224.0.230.7", PORT)
+OTHER_GROUP = pack_ipv4("224.0.230.8", PORT)
 LOOPBACK = socket.if_nametoindex("lo") if sys.platform == "linux" else 1
 
 FULL = detect(socket.AF_INET)
@@ -162,18 +166,23 @@ print(sock.recv(100).decode(), flush=True)
 """
 
 
-def start_listener(address: bytes, *, sharing: bool) -> subprocess.Popen[str]:
+@contextmanager
+def listener(address: bytes, *, sharing: bool) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that prints one datagram; it ends with the block, also when the test fails."""
     host, number = endpoint(address)
     command = [sys.executable, "-c", LISTENER, host, str(number), str(int(sharing))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("theirs", [GROUP, OTHER_GROUP], ids=["same group", "other group"])
 async def test_processes_share_a_port(opened: Open, take: Take, flat: Flat, theirs: bytes) -> None:
-    with start_listener(theirs, sharing=True) as process:
+    with listener(theirs, sharing=True) as process:
         receiver = opened(GROUP)
         with plain_sender() as sock:
             sock.sendto(b"to us", endpoint(GROUP))
@@ -185,13 +194,8 @@ async def test_processes_share_a_port(opened: Open, take: Take, flat: Flat, thei
 
 
 async def test_a_port_held_by_a_program_that_does_not_share_is_named(opened: Open) -> None:
-    with start_listener(GROUP, sharing=False) as process:
-        try:
-            with pytest.raises(PortTaken, match="21024"):
-                opened(GROUP)
-        finally:
-            process.kill()
-            process.communicate()
+    with listener(GROUP, sharing=False), pytest.raises(PortTaken, match=str(PORT)):
+        opened(GROUP)
 
 
 async def test_300_queued_datagrams_are_all_delivered(
@@ -449,6 +453,6 @@ async def test_socket_options_are_those_of_section_9(opened: Open) -> None:
 async def test_sizes_never_fall_below_what_every_transport_carries(opened: Open) -> None:
     channel = opened(GROUP)
     assert channel.address == GROUP
-    assert format_host_port(channel.address) == "224.0.230.7:21024"
+    assert format_host_port(channel.address) == f"224.0.230.7:{PORT}"
     next(iter(channel._members)).mtu = 68
     assert channel.max_datagram_size == MIN_DATAGRAM_SIZE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -21,7 +22,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the loopback interface does multicast on Linux"),
 ]
 
-GROUP = pack_ipv4("224.0.230.7", 21024)
+PORT = 10000 + os.getpid() % 20000
+"""One for each process: tests run beside each other, and share this machine's loopback interface."""
+GROUP = pack_ipv4("224.0.230.7", PORT)
 
 LO = next((each for each in list_interfaces() if "loopback" in each.flags), None)
 

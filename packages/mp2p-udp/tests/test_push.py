@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -16,8 +17,10 @@ from mp2p_udp.reader import Reader
 pytestmark = pytest.mark.anyio
 
 Opened = Callable[..., UdpChannel]
-ADDRESS = V4.record(("224.0.230.9", 4742))
-OTHER = V4.record(("224.0.230.10", 4742))
+PORT = 10000 + os.getpid() % 20000
+"""One for each process: tests run beside each other, and share this machine's loopback interface."""
+ADDRESS = V4.record(("224.0.230.9", PORT))
+OTHER = V4.record(("224.0.230.10", PORT))
 
 
 def one(data: bytes) -> Train:
