@@ -123,7 +123,7 @@ def in_flight(side: Side) -> int:
 
 
 def window(side: Side) -> float:
-    return side.packer._congestion.window
+    return side.packer._capacity.congestion.window
 
 
 # --- the window --------------------------------------------------------------------------------------
@@ -203,16 +203,16 @@ def test_part_of_a_datagram_is_no_room() -> None:
     a = side()
     write(a, bytes(100_000))
     a.send(1.0)
-    a.packer._congestion.window += 1199
+    a.packer._capacity.congestion.window += 1199
     assert a.send(2.0) == []
-    a.packer._congestion.window += 1
+    a.packer._capacity.congestion.window += 1
     assert len(a.send(2.0)) == 1
 
 
 def test_what_waits_for_the_pacer_arms_a_timer_and_gets_its_turn() -> None:
     a = side()
-    a.packer._congestion.window = 60_000.0
-    a.packer._pacer.update(60_000.0, RTT, 1.0)
+    a.packer._capacity.congestion.window = 60_000.0
+    a.packer._capacity.pacer.update(60_000.0, RTT, 1.0)
     write(a, bytes(500_000))
     now, sent = 1.0, a.send(1.0)
     assert len(sent) == 10, "a burst of ten and no more"
@@ -353,9 +353,9 @@ def test_probes_go_on_with_doubling_and_none_is_left_over() -> None:
 
 def test_of_a_large_packet_a_probe_repeats_a_datagrams_worth() -> None:
     a = side(large=True)
-    a.packer._sizer.count = 8
-    a.packer._congestion.window = 1e6
-    a.packer._pacer.update(1e6, 0.01, 1.0)
+    a.packer._capacity.sizer.count = 8
+    a.packer._capacity.congestion.window = 1e6
+    a.packer._capacity.pacer.update(1e6, 0.01, 1.0)
     write(a, bytes(60_000))
     numbers = a.send(1.1)
     assert a.sent[numbers[0]].datagrams == 8
@@ -390,8 +390,8 @@ def test_a_loss_that_turns_out_to_be_none_is_harmless() -> None:
 def test_F10_records_are_bounded_and_that_stops_data_but_nothing_else() -> None:
     """Attack: acknowledge nothing but every other thing, or nothing at all, for ever."""
     a = side()
-    a.packer._congestion.window = 1e12
-    a.packer._pacer.update(1e12, 0.001, 1.0)
+    a.packer._capacity.congestion.window = 1e12
+    a.packer._capacity.pacer.update(1e12, 0.001, 1.0)
     streams = [a.packer.streams.open() for _ in range(20)]
     now = 1.0
     for _ in range(c.MAX_SENT_RECORDS):
@@ -443,8 +443,8 @@ def test_F9_an_optimistic_ack_is_refused_and_moves_nothing() -> None:
 def test_messages_and_streams_take_turns(streams: int) -> None:
     """Attack on oneself: a flood of messages must not starve the streams, nor the other way round."""
     a = side()
-    a.packer._congestion.window = 1e6
-    a.packer._pacer.update(1e6, 0.001, 1.0)
+    a.packer._capacity.congestion.window = 1e6
+    a.packer._capacity.pacer.update(1e6, 0.001, 1.0)
     for _ in range(streams):
         write(a, bytes(200_000))
     for _ in range(200):
@@ -476,8 +476,8 @@ def test_a_message_waits_for_its_own_packet_and_comes_before_data_again() -> Non
 def opened_up(*, large: bool = True, limit: int = 1200) -> Side:
     """A side whose window is no limit."""
     a = side(large=large, limit=limit)
-    a.packer._congestion.window = 4e6
-    a.packer._pacer.update(4e6, 0.01, 1.0)
+    a.packer._capacity.congestion.window = 4e6
+    a.packer._capacity.pacer.update(4e6, 0.01, 1.0)
     return a
 
 
@@ -500,7 +500,7 @@ def test_packets_grow_while_they_arrive() -> None:
 
 def test_without_the_capability_of_the_peer_they_do_not() -> None:
     a = opened_up(large=False)
-    a.packer._sizer.count = 8
+    a.packer._capacity.sizer.count = 8
     write(a, bytes(1_000_000))
     now = 1.1
     while numbers := a.send(now):
@@ -512,7 +512,7 @@ def test_without_the_capability_of_the_peer_they_do_not() -> None:
 def test_a_large_packet_fits_the_datagrams_it_says() -> None:
     a = opened_up()
     for count in (1, 2, 5, 53):
-        a.packer._sizer.count = count
+        a.packer._capacity.sizer.count = count
         write(a, bytes(70_000))
         a.packer.message(b"m" * 100)
         for number in a.send(1.1):
@@ -526,7 +526,7 @@ def test_a_large_packet_fits_the_datagrams_it_says() -> None:
 
 def test_a_large_packet_counts_with_all_its_headers() -> None:
     a = opened_up()
-    a.packer._sizer.count = 4
+    a.packer._capacity.sizer.count = 4
     write(a, bytes(4 * 1180 - 16 - 17))
     (number,) = a.send(1.1)
     assert a.sent[number].datagrams == 4
@@ -535,7 +535,7 @@ def test_a_large_packet_counts_with_all_its_headers() -> None:
 
 def test_losing_large_packets_makes_them_small_and_loses_nothing() -> None:
     a, b = opened_up(), side(initiator=False)
-    a.packer._sizer.count = 16
+    a.packer._capacity.sizer.count = 16
     data = random.Random(7).randbytes(900_000)
     number = write(a, data)
     now, got, arrivals = 1.1, bytearray(), []
@@ -591,7 +591,7 @@ def test_losing_a_probe_of_the_path_is_no_congestion() -> None:
     assert 1484 < a.packer.datagram <= 1500
     assert a.packer.packets_lost > 10
     assert window(a) >= 12_000
-    assert a.packer._congestion.slow_start
+    assert a.packer._capacity.congestion.slow_start
     assert in_flight(a) == 0 or a.packer.timeout() is not None
     write(a, bytes(50_000))
     assert len(a.send(now + 1)) >= 7
@@ -613,20 +613,20 @@ def test_a_probe_of_the_path_leaves_room_for_data() -> None:
 def test_a_probe_of_the_path_overdraws_nothing() -> None:
     """Or data would wait for the pacer: up to 200 ms for a jumbo frame, at the rate to begin with."""
     a = side(limit=9000)
-    a.packer._congestion.window = 1e5
+    a.packer._capacity.congestion.window = 1e5
     be_heard(a, 1.0)
-    a.packer._pacer._level = 8999.0
+    a.packer._capacity.pacer._level = 8999.0
     assert a.send(1.1) == []
-    a.packer._pacer._level = 9000.0
+    a.packer._capacity.pacer._level = 9000.0
     assert len(a.send(1.1)) == 1
 
 
 def test_a_jumbo_path_widens_the_window_to_two_datagrams() -> None:
     a = side(limit=9000)
-    a.packer._congestion.window = 18_000.0
+    a.packer._capacity.congestion.window = 18_000.0
     probed(a, 9000, 1.0)
     assert a.packer.datagram == 9000
-    a.packer._congestion.persistent()
+    a.packer._capacity.congestion.persistent()
     assert window(a) == 18_000
     write(a, bytes(100_000))
     assert a.send(999.0), "or nothing could ever go out"
@@ -672,7 +672,7 @@ def test_a_path_that_swallows_everything_large_at_once_falls_back_by_probe_timeo
 def test_on_another_path_everything_is_found_out_anew() -> None:
     a = side(limit=1452)
     now = probed(a, 1452, 1.0)
-    a.packer._congestion.window = 1e6
+    a.packer._capacity.congestion.window = 1e6
     a.packer.moved(now)
     assert a.packer.datagram == 1200
     assert window(a) == 12_000
@@ -751,18 +751,18 @@ def test_a_path_begins_with_what_a_challenge_has_measured_and_what_its_channel_t
 
 def test_large_packets_begin_anew_on_another_path() -> None:
     a = opened_up()
-    a.packer._sizer.count = 32
+    a.packer._capacity.sizer.count = 32
     write(a, bytes(200_000))
     old = a.send(1.1)
     a.packer.moved(1.2)
     ack(a, old[0], now=1.2)
-    assert a.packer._sizer.count == 1, "that it passed there says nothing"
+    assert a.packer._capacity.sizer.count == 1, "that it passed there says nothing"
     be_heard(a, 1.2)
     assert a.packer.packets_lost == len(old) - 1
     numbers = a.send(1.3)
     assert {a.sent[n].datagrams for n in numbers} == {1}
     ack(a, *numbers, now=1.4)
-    assert a.packer._sizer.count == 2, "those that were lost do not make it wait"
+    assert a.packer._capacity.sizer.count == 2, "those that were lost do not make it wait"
 
 
 # --- everything together -----------------------------------------------------------------------------

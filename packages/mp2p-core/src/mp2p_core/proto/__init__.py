@@ -7,7 +7,7 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     addresses, buckets, congestion, edwards, frames, liveness, noise_suite, pacing, parts, pmtu, ranges, replay, rtt
     states, target, timers, transmit, wire
     acks, closing, cookies, flow, identity, noise, recovery, routes, sizer
-    group, paths, receive_stream, send_stream
+    capacity, group, paths, receive_stream, send_stream
     stream_table
     streams
     epoch, packing

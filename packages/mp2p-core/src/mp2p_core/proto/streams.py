@@ -263,7 +263,7 @@ class Streams:
                 send.in_urgent = False
                 urgent.popleft()
         budget, ready = self._sending, self._ready
-        while ready and (credit := budget.available) > 0:
+        while ready and room >= STREAM_OVERHEAD and (credit := budget.available) > 0:
             send = ready[0]
             frame = send.fill_new(room, credit, out)
             if frame is None:

@@ -1,0 +1,101 @@
+"""What the path in use takes: how much in flight, how fast, in datagrams and packets of what size.
+
+All that is learned anew when a session goes over to another path (docs/protocol.md, sections 6 and 7).
+"""
+
+from __future__ import annotations
+
+from mp2p_core.proto.congestion import NewReno
+from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
+from mp2p_core.proto.pacing import Pacer
+from mp2p_core.proto.pmtu import PathMtu
+from mp2p_core.proto.sizer import PacketSizer
+
+__all__ = ["Capacity"]
+
+
+class Capacity:
+    """Congestion window, pacing, size of datagrams and of packets, kept in step with each other."""
+
+    __slots__ = ("congestion", "datagram", "mtu", "pacer", "sizer")
+
+    def __init__(self, limit: int, rtt: float, now: float) -> None:
+        self.datagram = BASE_DATAGRAM_SIZE
+        """Bytes of the largest datagram known to pass."""
+        self.mtu = PathMtu(limit, now)
+        self.congestion = NewReno(self.datagram)
+        self.pacer = Pacer(self.datagram, self.congestion.window, rtt, now)
+        self.sizer = PacketSizer()
+
+    # --- what arrived, and what did not ---------------------------------------------------------------
+
+    def arrived(
+        self, size: int, sent_at: float, datagrams: int, largest: int, *, limited: bool, data: bool
+    ) -> None:
+        """Note that a packet was acknowledged: bytes, when it was sent, in how many datagrams of what size.
+
+        `limited` tells whether the window, and not the application, held the sender back; `data` whether it
+        carried streams, which alone fill large packets.
+        """
+        self.congestion.acknowledged(size, sent_at, limited=limited)
+        if largest > BASE_DATAGRAM_SIZE:
+            self.mtu.arrived()
+        if data:
+            self.sizer.arrived(datagrams)
+
+    def lost(self, sent_at: float, datagrams: int, now: float) -> None:
+        """Note that a packet was lost."""
+        self.congestion.lost(sent_at, now)
+        self.sizer.lost(datagrams, sent_at, now)
+
+    def swallowed(self, now: float) -> None:
+        """Note a round in which single datagrams larger than the base were lost."""
+        if self.mtu.swallowed(now):
+            self._resize()
+
+    def timed_out(self, times: int, now: float) -> None:
+        """Note probe timeouts in a row."""
+        if self.mtu.timed_out(times, now):
+            self._resize()
+
+    def probe_arrived(self, size: int) -> None:
+        """Note that a probe of the path's MTU was acknowledged."""
+        self.mtu.passed(size)
+        self._resize()
+
+    def probe_lost(self, size: int) -> None:
+        """Note that a probe of the path's MTU was lost."""
+        self.mtu.failed(size)
+
+    def update(self, rtt: float, now: float) -> None:
+        """Have the pacer follow the window and the round trip."""
+        self.pacer.update(self.congestion.window, rtt, now)
+
+    def _resize(self) -> None:
+        self.datagram = self.mtu.size
+        self.congestion.resize(self.datagram)
+        self.pacer.resize(self.datagram)
+
+    # --- what may go out ------------------------------------------------------------------------------
+
+    def window(self, in_flight: int) -> float:
+        """Return the bytes that the window lets out beside those; less than a datagram is nothing."""
+        room = self.congestion.window - in_flight
+        return 0.0 if room < self.datagram else room
+
+    def span(self, window: float, now: float) -> int:
+        """Return how many datagrams a packet may span when the window lets out so many bytes.
+
+        It is not made small because the pacer has little left.
+        """
+        pacer = self.pacer
+        room = min(window, max(pacer.budget(now), pacer.burst))
+        return max(1, min(self.sizer.limit(self.datagram), int(room // self.datagram)))
+
+    def probe(self, window: float, now: float) -> int | None:
+        """Return the size of a probe of the path's MTU, and count it as sent; None when there is none to send.
+
+        It goes before the data, which always waits in a bulk transfer, but takes no more than half of what the
+        window has left and nothing that the pacer does not have.
+        """
+        return self.mtu.probe(now, min(window / 2, self.pacer.budget(now)))
