@@ -190,16 +190,22 @@ class StreamsMachine(RuleBasedStateMachine):
             self.sides[side].stop(stream, code)
             direction.stopped = code
 
-    @rule(side=SIDES, limit=st.sampled_from([1, 7, 100, 10_000]), times=st.integers(1, 20))
-    def read(self, side: int, limit: int, times: int) -> None:
-        """Read what is there."""
+    @rule(
+        side=SIDES,
+        limit=st.sampled_from([1, 7, 100, 10_000]),
+        at_least=st.sampled_from([1, 1, 20, 200]),
+        times=st.integers(1, 20),
+    )
+    def read(self, side: int, limit: int, at_least: int, times: int) -> None:
+        """Read what is there, or nothing unless there is much."""
         for _ in range(times):
             if (found := self._pick(side, write=False)) is not None:
-                self._read(side, *found, limit)
+                self._read(side, *found, limit, at_least)
 
-    def _read(self, side: int, stream: int, direction: Direction, limit: int) -> bool:
+    def _read(self, side: int, stream: int, direction: Direction, limit: int, at_least: int = 1) -> bool:
+        self.waiting.discard(("read", side, stream))
         try:
-            chunk = self.sides[side].read(stream, limit)
+            chunk = self.sides[side].read(stream, limit, at_least)
         except StreamReset as error:
             self._was_reset(direction, error)
             return False
@@ -288,6 +294,9 @@ class StreamsMachine(RuleBasedStateMachine):
                     self.waiting.discard(("write", side, stream))
                 else:
                     assert self.model[side, stream].finished
+        for call, side, stream in self.waiting:
+            if call == "read" and self.model[1 - side, stream].reading:
+                assert not self.sides[side].table.get(stream).receive.readable, "a reader that nobody calls"
 
     @invariant()
     def everything_is_bounded(self) -> None:
@@ -362,8 +371,15 @@ class StreamsMachine(RuleBasedStateMachine):
             if direction.reset is None and direction.stopped is None:
                 assert direction.read == direction.written
                 assert direction.ended == direction.finished
-            if direction.writing:
+            if direction.reset is not None and direction.stopped is None:
+                assert direction.ended, "a reset that the reader never saw"
+            if direction.stopped is not None and direction.writing:
+                with pytest.raises(StreamClosed):
+                    self.sides[side].write(stream, b"?")
+            elif direction.writing:
                 assert ("write", side, stream) not in self.waiting, "a writer that nobody calls"
+            if not (direction.writing or self.model[1 - side, stream].reading):
+                assert stream not in self.sides[side].table.live, "remembered, and over for this side"
         self._close_everything()
         self._close_everything()  # those that the peer's first frame opened by now
         for streams in self.sides:
