@@ -74,6 +74,7 @@ class Stream(ByteStream):
         self._reset: int | None = None
         self._ignored = False
         self._closed = False
+        self._given_back = b""
         self.abandoned: Callable[[], None] | None = None
         """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
 
@@ -211,6 +212,9 @@ class Stream(ByteStream):
         """Return what `receive_nowait` would, in the pieces that it came in: whoever joins many copies them once."""
         if self._closed or self._ignored:
             raise anyio.ClosedResourceError
+        if self._given_back:
+            piece, self._given_back = self._given_back[:max_bytes], self._given_back[max_bytes:]
+            return [piece]
         if self._ended:
             raise anyio.EndOfStream
         if self._reset is not None:
@@ -229,6 +233,10 @@ class Stream(ByteStream):
         if self._streams.has_control():
             self._flush(self._connection)
         return pieces
+
+    def give_back(self, data: bytes) -> None:
+        """Have the next `receive` return what this stream has brought once more, before anything else."""
+        self._given_back = data + self._given_back
 
     async def stop(self, code: int = 0) -> None:
         """Read no more: what has come and not been read is dropped, and the peer's `send` raises `StreamClosed`.

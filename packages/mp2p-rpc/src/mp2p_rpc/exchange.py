@@ -50,6 +50,11 @@ class Exchange:
         """How many bytes the frame that is being received has in all; 0 when that is not known yet."""
         return self._reader.wanted
 
+    @property
+    def unread(self) -> bytes:
+        """What has been received, and is of no frame that was returned."""
+        return self._reader.unread
+
     async def receive_untrusted(self) -> Frame | None:
         """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""
         while (frame := self._reader.next_untrusted()) is None:

@@ -33,6 +33,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "FrameType",
+    "UnknownFrame",
     "decode_call_untrusted",
     "decode_error_untrusted",
     "encode_call",
@@ -143,6 +144,13 @@ def decode_error_untrusted(body: bytes) -> ErrorBody:
         raise BadMessage("malformed", "the answer's ERROR cannot be read") from error
 
 
+class UnknownFrame(BadMessage):
+    """There is no frame of this type."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("malformed", f"there is no frame of type {number}")
+
+
 class FrameReader:
     """Cuts what a stream brings into frames. Holds no more than one frame, and what came with its last byte."""
 
@@ -161,6 +169,11 @@ class FrameReader:
         """Whether nothing of a further frame has come."""
         return self._at == len(self._buffer)
 
+    @property
+    def unread(self) -> bytes:
+        """What is of no frame that was returned."""
+        return self._buffer[self._at :]
+
     def feed(self, data: bytes) -> None:
         """Take what the stream brought. Call `next_untrusted` until it returns None before the next time."""
         rest = self._buffer[self._at :]
@@ -172,11 +185,13 @@ class FrameReader:
         buffer, at = self._buffer, self._at
         self.wanted = 0
         if len(buffer) - at < FRAME_HEADER_SIZE:
+            if at < len(buffer) and buffer[at] not in _TYPES:
+                raise UnknownFrame(buffer[at])  # a stream of another protocol may wait for an answer to less
             return None
         number, size = _HEAD.unpack_from(buffer, at)
         kind = _TYPES.get(number)
         if kind is None:
-            raise BadMessage("malformed", f"there is no frame of type {number}")
+            raise UnknownFrame(number)
         limit = MAX_HEADER_SIZE if kind in _SMALL else self.limit
         if size > limit:
             raise BadMessage("too-large", f"a message of {size} bytes, at most {limit} are taken")

@@ -25,6 +25,7 @@ from mp2p_rpc.frames import (
     ErrorKind,
     Frame,
     FrameType,
+    UnknownFrame,
     decode_call_untrusted,
     encode_error,
     encode_frame,
@@ -78,7 +79,8 @@ class Incoming:
                 if self._take_untrusted(frame):
                     return
         except BadMessage as bad:
-            self._refuse(describe_bad_message(bad, arguments=False))
+            if not self._pass_on(bad):
+                self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed):
             self._end()
         else:
@@ -93,7 +95,8 @@ class Incoming:
             else:
                 await self._read_rest()
         except BadMessage as bad:
-            self._refuse(describe_bad_message(bad, arguments=False))
+            if not self._pass_on(bad):
+                self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed, anyio.ClosedResourceError):
             self._end()
 
@@ -104,6 +107,18 @@ class Incoming:
             if self._exchange.wanted > _LARGE and self._peer.large_requests.value:
                 continue
         raise BadMessage("malformed", "the request ends before its arguments")
+
+    def _pass_on(self, bad: BadMessage) -> bool:
+        """Leave a stream of another protocol to whoever has asked for such; tells whether anybody has."""
+        if self._header is not None or not isinstance(bad, UnknownFrame):
+            return False
+        data = self._exchange.unread
+        if not self._server.wants(data[0], self._peer):
+            return False
+        self._end()
+        self._stream.give_back(data)
+        self._peer.leave(self._stream)
+        return True
 
     def _take_untrusted(self, frame: Frame) -> bool:
         """Take a frame of the request; True when there is no more to read. Raises BadMessage."""

@@ -174,8 +174,13 @@ class Peer(mp2p_core.Peer):
 
     def hand_over(self) -> None:
         """Take the streams that came before the node served anything as calls, too."""
-        while self._opened:
+        for _ in range(len(self._opened)):  # those of other protocols come back
             self._node.server.take(self, self._opened.popleft())
+
+    def leave(self, stream: Stream) -> None:
+        """Leave a stream to `accept_stream`."""
+        super().stream_opened(stream)
+        self._changed.ring()
 
 
 class Node(mp2p_core.Node):
@@ -236,7 +241,7 @@ class Node(mp2p_core.Node):
         and functions made by `function`. allow: who may call what (see `Allow`): also lets them connect, besides
         those that `open_node` does. interface: what the services are served as, where their class does not say.
         interceptors, limits: for each call, see there. While anything is served, the streams that peers open are
-        calls, and not for `accept_stream`.
+        calls, and not for `accept_stream`, but for those of `other_streams`.
 
         Several may run at once, for several services. Raises `UsageError`, `InterfaceError`, `ContactError` or
         `BadKey` before anything is served.
@@ -267,13 +272,23 @@ class Node(mp2p_core.Node):
         self.server.add(offer)
         try:
             with self.admit(admission(policy)):
-                for peer in self.peers():
-                    assert isinstance(peer, Peer)
-                    peer.hand_over()
+                self._hand_over()
                 yield
         finally:
             self.server.remove(offer)
             await offer.stop()
+
+    @contextmanager
+    def other_streams(self, first: bytes, wanted: Callable[[Peer], bool]) -> Iterator[None]:
+        """Leave streams of another protocol to `accept_stream` within the block, also while this node serves.
+
+        first: the byte that they begin with; below 32 are calls. wanted: asked for each, when it opens, from where
+        nothing can wait; what it answers False to is refused, as is everything that nobody has asked for. Raises
+        `UsageError` when somebody has asked for these already.
+        """
+        with self.server.other_streams(first[0], wanted):
+            self._hand_over()
+            yield
 
     @asynccontextmanager
     async def publish(self, topic: Topic[T], *, allow: Allow) -> AsyncIterator[Publication[T]]:
@@ -302,9 +317,7 @@ class Node(mp2p_core.Node):
         self.server.published += 1
         try:
             with self.admit(admission(policy)):
-                for peer in self.peers():
-                    assert isinstance(peer, Peer)
-                    peer.hand_over()
+                self._hand_over()
                 with self._running(publication.run):
                     try:
                         yield publication
@@ -354,6 +367,11 @@ class Node(mp2p_core.Node):
                 yield feed
             finally:
                 await feed.leave()
+
+    def _hand_over(self) -> None:
+        for peer in self.peers():
+            assert isinstance(peer, Peer)
+            peer.hand_over()
 
     @contextmanager
     def _running(self, *work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:

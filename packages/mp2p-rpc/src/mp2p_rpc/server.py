@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mp2p_core import UsageError
@@ -42,13 +43,14 @@ class Server:
         self._builtin = 0
         self.published = 0
         """How many topics are published: asking for them is a call, too."""
+        self._others: dict[int, Callable[[Peer], bool]] = {}
         # Attack: a peer that may connect and calls what it may not, to fill the log.
         self._denied: dict[tuple[PublicKey, str], None] = {}
 
     @property
     def serves(self) -> bool:
         """Whether there is more than what every node has, which comes first and stays."""
-        return len(self._offers) > self._builtin or self.published > 0
+        return len(self._offers) > self._builtin or self.published > 0 or bool(self._others)
 
     def interfaces(self, key: PublicKey) -> Iterator[tuple[Interface, list[Method]]]:
         """Yield what a key may call."""
@@ -81,6 +83,24 @@ class Server:
         incoming = Incoming(self, peer, stream)
         peer.incoming.add(incoming)
         incoming.begin()
+
+    @contextmanager
+    def other_streams(self, first: int, wanted: Callable[[Peer], bool]) -> Iterator[None]:
+        """Pass on streams that begin with this byte within the block, where `wanted`. Raises UsageError."""
+        if not 32 <= first < 256:
+            raise UsageError("a stream that is no call begins with a byte from 32 to 255")
+        if first in self._others:
+            raise UsageError(f"this node takes streams that begin with {bytes([first])!r} already")
+        self._others[first] = wanted
+        try:
+            yield
+        finally:
+            del self._others[first]
+
+    def wants(self, first: int, peer: Peer) -> bool:
+        """Tell whether a stream of another protocol, which begins with this byte, is to be passed on."""
+        wanted = self._others.get(first)
+        return wanted is not None and wanted(peer)
 
     def find(self, service: str, version: int) -> Found | None:
         """Find a service."""

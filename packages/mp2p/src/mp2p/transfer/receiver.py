@@ -18,9 +18,11 @@ from mp2p.transfer.events import Observer, TransferEvent, TransferredFile, Trans
 from mp2p.transfer.files import check_folder
 from mp2p.transfer.incoming import Incoming, let_go
 from mp2p.transfer.receiving import FinishedFile, Receiving
+from mp2p_core.access import Allow, access_for
 from mp2p_core.errors import Closed, Mp2pError, RemoteError
 
 if TYPE_CHECKING:
+    import mp2p_rpc
     from mp2p_core import Peer, Stream
 
 __all__ = ["FileReceiver", "receive_files"]
@@ -84,6 +86,54 @@ class FileReceiver:
                     group.start_soon(self._take, peer, await peer.accept_stream(), slots, unfinished)
         for error in unfinished.values():
             raise error
+
+    @contextlib.asynccontextmanager
+    async def serving(self, node: mp2p_rpc.Node, *, allow: Allow) -> AsyncIterator[None]:
+        """Receive what any peer sends within the block, beside all that the node serves and publishes.
+
+        allow: who may send files; also lets them connect. The streams of others are refused. The observer hears of
+        each file; one that breaks off is kept, and resumed when its sender comes back. Raises `FileError` when the
+        folder cannot be written to, and `UsageError` when something else receives files of this node.
+        """
+        await to_thread.run_sync(check_folder, self.folder)
+        access, group = access_for(allow), anyio.create_task_group()
+        began, ended = anyio.Event(), anyio.Event()
+        # Those that are attended, and whether a stream came meanwhile. Attack: a peer that comes back for ever; an
+        # entry goes with its connection, of which each key has one.
+        came: dict[mp2p_rpc.Peer, bool] = {}
+
+        async def host() -> None:  # what is raised within the block leaves it as it is
+            try:
+                async with group:
+                    began.set()
+                    await anyio.sleep_forever()
+            finally:
+                ended.set()
+
+        async def attend(peer: mp2p_rpc.Peer) -> None:
+            while came[peer]:
+                came[peer] = False
+                with contextlib.suppress(FileError, RemoteError):  # the observer has heard
+                    await self.serve(peer)
+            del came[peer]
+
+        def wanted(peer: mp2p_rpc.Peer) -> bool:
+            if not access.allows(peer.key):
+                return False
+            if peer not in came:
+                group.start_soon(attend, peer)
+            came[peer] = True
+            return True
+
+        node.tasks.start_soon(host)
+        await began.wait()
+        try:
+            with node.admit(allow), node.other_streams(wire.FIRST, wanted):
+                yield
+        finally:
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
 
     async def _take(
         self, peer: Peer, stream: Stream, slots: anyio.Semaphore, unfinished: dict[bytes, Mp2pError]

@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 _MAGIC: Final = b"mp2pfile"
+_CALL_REFUSED: Final = 6
+"""The frame with which a node that serves calls refuses any other stream (docs/rpc.md, "Frames")."""
+FIRST: Final = _MAGIC[:1]
+"""What a stream that brings a file begins with, and a call does not."""
 _VERSION: Final = 1
 _HAS_TIME: Final = 1
 _OFFER: Final = struct.Struct("!8sBB16sQqH")
@@ -183,6 +187,8 @@ def decode_reply_untrusted(data: bytes) -> tuple[Reply, int] | None:
         return None
     kind = data[0]
     layout = _LAYOUTS.get(kind)
+    if kind == _CALL_REFUSED:
+        raise BadPacket("it serves calls, and takes no files from this key")
     if layout is None:
         raise BadPacket(f"an unknown frame, type {kind}")
     if len(data) < layout.size:
