@@ -64,6 +64,10 @@ class Tree(msgspec.Struct):
     children: list[Tree] = []
 
 
+class Untagged(msgspec.Struct):
+    value: int
+
+
 class Circle(msgspec.Struct, tag=True):
     radius: float
 
@@ -204,6 +208,26 @@ def test_C2_a_value_that_does_not_fit_is_refused_with_its_path_on_both_sides(
 def test_a_type_that_cannot_travel_is_refused_when_it_is_named(annotation: Any) -> None:
     with pytest.raises(InterfaceError, match=r"cannot|unions|not supported"):
         Codec(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation", [Reading | Options, list[Reading | Tree], Tree | Untagged, bytes | str], ids=str
+)
+def test_members_of_a_union_that_look_alike_are_refused_with_what_to_do(annotation: Any) -> None:
+    with pytest.raises(
+        InterfaceError, match=r"cannot travel: .*union.*class Name\(msgspec.Struct, tag=True\)"
+    ):
+        Codec(annotation)
+
+
+def test_a_tag_travels_with_each_class_of_a_union_and_no_other_is_known() -> None:
+    codec = Codec(Circle | Square)
+    assert msgspec.msgpack.decode(codec.encode(Square(2.0))) == {"type": "Square", "side": 2.0}
+    for value in (Circle(1.0), Square(2.0)):
+        assert codec.decode_untrusted(codec.encode(value), LIMITS) == value
+    for unknown in ({"type": "Reading", "radius": 1.0}, {"radius": 1.0}, {"type": 7}):
+        with pytest.raises(BadMessage, match=r"type|tag"):
+            codec.decode_untrusted(msgspec.msgpack.encode(unknown), LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ class Codec:
             shape = ms.type_info(annotation)
             self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(annotation)
         except (TypeError, NameError) as error:
-            raise InterfaceError(f"{_name(annotation)} cannot travel: {_first_line(error)}") from error
+            text = _first_line(error)
+            raise InterfaceError(f"{_name(annotation)} cannot travel: {text}{_advice(text)}") from error
         inner = list(_check(shape))
         # A type that says itself how many values there are and how deep they nest needs no look beforehand.
         self._needs_scan = any(isinstance(each, _OF_OPEN_SIZE) for each in inner) or _recursive(inner)
@@ -179,6 +180,16 @@ def _reaches(start: ms.Type, target: ms.Type) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).split("\n", 1)[0]
+
+
+def _advice(text: str) -> str:
+    """Say what to do about a union whose members look alike on the wire; in other cases nothing."""
+    if "union" not in text.lower():
+        return ""
+    return (
+        ": make each a class with `class Name(msgspec.Struct, tag=True)`, whose name then travels with it "
+        "(docs/rpc.md, Types)"
+    )
 
 
 def _name(annotation: Any) -> str:
