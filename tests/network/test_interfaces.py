@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
-from netlab.devices import Device
-from netlab.lab import Lab
+from netlab.devices import Device, Outcome
+from netlab.lab import Lab, Subnet
+from netlab.namespaces import scratch_folder
+from netlab.probes import Receiver, send
 from netlab.topologies import two_hosts, two_lans
 
 pytestmark = pytest.mark.network
+
+STRICT = {"net/ipv4/conf/all/rp_filter": 1}
 
 
 @pytest.mark.parametrize("transport", ["v4", "v6"])
@@ -73,3 +80,53 @@ def test_a_host_without_a_network_says_so(lab: Lab) -> None:
     assert failed.code == 5
     assert failed.error["kind"] == "NoMulticast"
     assert "loopback" in failed.error["message"]
+
+
+# --- what a kernel keeps back, and what it brings that nobody asked for ------------------------------
+
+
+def test_strict_rp_filter_lets_both_networks_of_a_host_through(lab: Lab) -> None:
+    lans = two_lans(lab)
+    lans.host.sysctl(STRICT)
+    listener = Device(lans.host).listen("--transport", "v4")
+    for host in (lans.first, lans.second):
+        assert Device(host).ping(listener.key, "--transport", "v4", "--timeout", "5").code == 0
+
+
+def test_strict_rp_filter_and_a_sender_that_the_routes_see_elsewhere(lab: Lab) -> None:
+    """Over IPv4 nothing can be done but to say so; IPv6 knows no such filter, and what the doctor says helps."""
+    lans = two_lans(lab)
+    lans.host.sysctl(STRICT)
+    # Its address is in none of the host's networks, so that an answer would leave by the default route: eth0.
+    lans.second_port.assign(Subnet("172.30.0.0/24", str(lans.second_port.subnet.v6)))
+    listening, caller = Device(lans.host), Device(lans.second)
+    listener = listening.listen()
+    assert caller.ping(listener.key, "--timeout", "5").code == 0
+    over_v4 = ("--transport", "v4", "--timeout", "2")
+    assert caller.ping(listener.key, *over_v4).error["stage"] == "nothing heard"
+    examined = Outcome(listening.start("doctor"))
+    (finding,) = (each for each in examined.events("finding") if each["id"] == "A.rp-filter")
+    assert finding["level"] == "WARN"
+    lans.host.run(*finding["command"].split())
+    assert caller.ping(listener.key, "--transport", "v4", "--timeout", "5").code == 0
+
+
+@pytest.mark.parametrize(
+    ("transport", "reach", "foreign"),
+    [("v4", "global", "224.0.230.77"), ("v6", "global", "ff1e::77"), ("v6", "link", "ff12::77")],
+)
+def test_a_foreign_group_on_the_same_port(lab: Lab, transport: str, reach: str, foreign: str) -> None:
+    """Another program's group is loud, and none of it comes to the node, which hears its own."""
+    ends = two_hosts(lab)
+    neighbour = Receiver(ends.right_port, foreign)
+    status = str(scratch_folder() / "status")
+    options = ("--transport", transport, "--reach", reach)
+    device = Device(ends.right)
+    listener = device.listen(*options, "--status", status)
+    for _ in range(200):
+        send(ends.left_port, foreign, b"for another program")
+        assert neighbour.receive() is not None
+    assert Device(ends.left).ping(listener.contact, *options, "--timeout", "5").code == 0
+    snapshot = json.loads(ends.right.run(*(sys.executable, "-m", "mp2p", "top", status, "--once", "--json")))
+    assert snapshot["counters"].get("type-unknown", 0) == 0
+    assert snapshot["counters"]["sessions-accepted"] == 1
