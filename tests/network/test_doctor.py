@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -141,6 +142,35 @@ def test_a_fault_of_the_machine_is_named(
     assert finding["level"] == level
     assert cause in finding["cause"]
     assert command in finding["command"]
+
+
+@pytest.mark.parametrize("command", ["iptables-legacy", "iptables-nft"])
+def test_rules_of_either_kind_of_iptables_are_read(lab: Lab, command: str) -> None:
+    if shutil.which(command) is None:
+        pytest.skip(f"{command} is not installed")
+    ends = two_hosts(lab)
+    rules = {
+        command: (
+            "-A INPUT -p igmp -m pkttype --pkt-type multicast -j DROP",
+            "-A INPUT -p udp --dport 5353 -j DROP",
+        ),
+        command.replace("ip", "ip6", 1): ("-A INPUT -p ipv6-icmp --icmpv6-type 130 -j DROP",),
+    }
+    for program, lines in rules.items():
+        for line in lines:
+            try:
+                ends.left.run(program, *line.split())
+            except RuntimeError as error:
+                pytest.skip(f"{command} does not work here: {error}")
+    device = Device(ends.left)
+    found = findings(examine(device))
+    firewall = {name: each["level"] for name, each in found.items() if name.startswith("A.firewall")}
+    assert firewall == {
+        "A.firewall-udp-v4": "PASS", "A.firewall-igmp": "FAIL", "A.firewall-udp-v6": "PASS", "A.firewall-mld": "FAIL",
+    }  # fmt: skip
+    for name in ("A.firewall-igmp", "A.firewall-mld"):
+        ends.left.run(*found[name]["command"].split())
+    assert not any(name.startswith("A.firewall") for name in trouble(examine(device)))
 
 
 # --- two machines ------------------------------------------------------------------------------------

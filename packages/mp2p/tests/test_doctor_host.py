@@ -298,3 +298,147 @@ def test_a_ruleset_that_cannot_be_read_is_unknown(listing: str | None) -> None:
         findings = list(check_firewall(machine, BOTH, [ETH0]))
         assert [finding.level for finding in findings] == [Level.UNKNOWN] * 4
         assert all(("sudo" in finding.command) is not privileged for finding in findings)
+
+
+# --- iptables ----------------------------------------------------------------------------------------
+
+# As iptables-legacy 1.8.9 printed it.
+LEGACY = r"""
+-P INPUT DROP
+-P FORWARD ACCEPT
+-P OUTPUT ACCEPT
+-N services
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -j services
+-A INPUT -m limit --limit 3/min -j LOG --log-prefix "[X] "
+-A INPUT -p udp -m udp ! --dport 1000:1100 -m hashlimit --hashlimit-upto 5/sec --hashlimit-name x -j ACCEPT
+-A INPUT -s 10.0.0.0/8 -m state --state NEW -j REJECT --reject-with icmp-port-unreachable
+-A services -p udp -m multiport --dports 53,1000:1100 -j ACCEPT
+-A services -p udp -m udp --dport 5353 -m comment --comment "mdns it\'s" -j ACCEPT
+-A services -p igmp -m pkttype --pkt-type multicast -j ACCEPT
+-A services -d 224.0.0.0/8 -m addrtype --dst-type MULTICAST -j RETURN
+-A services ! -i eth+ -p igmp -j ACCEPT
+"""
+LEGACY6 = """
+-P INPUT ACCEPT
+-P FORWARD ACCEPT
+-P OUTPUT ACCEPT
+-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 130 -j DROP
+-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -j ACCEPT
+-A INPUT -d ff00::/8 -p udp -m udp --dport 5353 -j REJECT --reject-with icmp6-port-unreachable
+"""
+RAW = """
+-P PREROUTING ACCEPT
+-P OUTPUT ACCEPT
+-A PREROUTING -p udp -m udp --sport 1024 -j CT --notrack
+"""
+BARE = "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n"
+
+
+def legacy(
+    filter4: str | None = BARE, filter6: str | None = BARE, *, nothing_else: bool = False, **more: str
+) -> dict[str, Finding]:
+    """Ask a machine that has these rules of the old kind, and none of the new one unless there is no nft."""
+    listings = {"iptables-legacy -t filter -S": filter4, "ip6tables-legacy -t filter -S": filter6}
+    programs = {} if nothing_else else nft()
+    programs |= {name: text for name, text in listings.items() if text is not None}
+    files = {"/proc/net/ip_tables_names": "filter\nraw", "/proc/net/ip6_tables_names": "filter"}
+    programs["iptables-legacy -t raw -S"] = RAW
+    machine = Machine(files=files, programs=programs | more)
+    return {finding.id: finding for finding in check_firewall(machine, BOTH, [ETH0])}
+
+
+def test_rules_of_iptables_legacy_that_let_everything_in() -> None:
+    assert {each.level for each in legacy(LEGACY).values()} == {Level.PASS}
+    assert {each.level for each in legacy(LEGACY, nothing_else=True).values()} == {Level.PASS}
+
+
+@pytest.mark.parametrize(
+    ("without", "name", "options"),
+    [
+        ("multiport", "A.firewall-udp-v4", "-d 224.0.230.7 -p udp --dport 1024"),
+        ("pkttype", "A.firewall-igmp", "-p igmp"),
+    ],
+)
+def test_rules_of_iptables_legacy_that_keep_something_out(without: str, name: str, options: str) -> None:
+    def leaving_out(rules: str, word: str) -> str:
+        return "".join(line for line in rules.splitlines(keepends=True) if word not in line)
+
+    rules = leaving_out(LEGACY, without)
+    found = legacy(rules)[name]
+    assert found.level is Level.FAIL, "by that rule, or by the policy"
+    assert "(iptables-legacy -t filter, chain INPUT, rule 6)" in found.fact
+    assert found.command == f"iptables-legacy -t filter -I INPUT {options} -j ACCEPT"
+    assert legacy(rules.replace("-P INPUT DROP", "-P INPUT ACCEPT"))[name].level is Level.WARN
+    found = legacy(leaving_out(rules, "--state NEW"))[name]
+    assert found.level is Level.FAIL
+    assert "(the policy of iptables-legacy -t filter, chain INPUT)" in found.fact
+
+
+def test_mld_queries_dropped_by_ip6tables_legacy() -> None:
+    found = legacy(LEGACY, LEGACY6)
+    assert [found[f"A.firewall-{each}"].level.name for each in ("mld", "igmp", "udp-v6")] == [
+        "FAIL",
+        "PASS",
+        "PASS",
+    ]
+    mld = found["A.firewall-mld"]
+    assert "ip6tables-legacy -t filter, chain INPUT, rule 1" in mld.fact
+    assert mld.command == "ip6tables-legacy -t filter -I INPUT -p ipv6-icmp --icmpv6-type 130 -j ACCEPT"
+
+
+@pytest.mark.parametrize(
+    "listing", [None, "what?", "-A INPUT -j ACCEPT", "-P INPUT", "-P INPUT DROP\n-A INPUT --dport x"]
+)
+def test_a_table_that_cannot_be_read_leaves_a_doubt(listing: str | None) -> None:
+    found = legacy(listing)
+    assert {each.level for each in found.values()} == {Level.UNKNOWN}
+    assert "table filter of iptables-legacy" in found["A.firewall-udp-v4"].fact
+    assert legacy(listing, LEGACY6)["A.firewall-mld"].level is Level.FAIL, "what is read counts"
+
+
+def test_what_nft_only_names_is_asked_of_iptables() -> None:
+    """Rules of the new kind with a match of iptables' own, as nft 1.0.6 and iptables 1.8.9 print them."""
+    shown: list[dict[str, object]] = [
+        {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 1, "type": "filter",
+                   "hook": "input", "prio": 0, "policy": "accept"}},
+        {"rule": {"family": "ip", "table": "filter", "chain": "INPUT", "handle": 2, "expr": [
+            {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "udp"}},
+            {"xt": {"type": "match", "name": "multiport"}}, {"counter": {"packets": 0, "bytes": 0}}, {"drop": None},
+        ]}},
+    ]  # fmt: skip
+    assert firewall(*shown)["A.firewall-udp-v4"].level is Level.WARN
+    rules = "-P INPUT ACCEPT\n-A INPUT -p udp -m multiport --dports {} -j DROP\n"
+    for ports, level in (("53,1000:1100", Level.FAIL), ("53,1100:1200", Level.PASS)):
+        machine = Machine(programs=nft(*shown) | {"iptables-nft -t filter -S": rules.format(ports)})
+        found = {each.id: each for each in check_firewall(machine, BOTH, [ETH0])}["A.firewall-udp-v4"]
+        assert found.level is level
+    assert legacy()["A.firewall-udp-v4"].level is Level.PASS
+
+
+@pytest.mark.parametrize(
+    ("files", "programs", "words"),
+    [
+        ({}, {}, ""),
+        ({"/etc/ufw/ufw.conf": "ENABLED=no\nLOGLEVEL=low"}, {}, ""),
+        ({"/etc/ufw/ufw.conf": "ENABLED=yes\nLOGLEVEL=low"}, {}, "ufw is on."),
+        (
+            {"/etc/ufw/ufw.conf": "ENABLED=yes", "/etc/default/ufw": 'IPV6=yes\nDEFAULT_INPUT_POLICY="DROP"'}, {},
+            "ufw is on, and lets in what it is told to.",
+        ),
+        ({}, {"firewall-cmd --state": "running\n"}, "firewalld is on, and lets in what it is told to."),
+        ({}, {"firewall-cmd --state": "not running\n"}, ""),
+    ],
+)  # fmt: skip
+def test_without_root_it_says_what_anybody_may_know_and_what_root_would_add(
+    files: dict[str, str], programs: dict[str, str], words: str
+) -> None:
+    machine = Machine(files=files, programs=programs, privileged=False)
+    found = {each.id: each for each in check_firewall(machine, BOTH, [ETH0])}["A.firewall-igmp"]
+    assert found.level is Level.UNKNOWN
+    assert (
+        found.fact
+        == f"Not looked at: root can read the rules, and tell whether they let IGMP queries in. {words}".rstrip()
+    )
+    assert found.command == "sudo mp2p doctor"

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = ["Arrival", "Rule", "Ruleset", "Verdict", "parse"]
+__all__ = ["Arrival", "Entry", "Rule", "Ruleset", "Verdict", "parse"]
+
+Entry: TypeAlias = Mapping[str, Any]
+"""A chain, a set or a rule, as nft's JSON has it."""
 
 _HOOKS: Final = ("prerouting", "input")
 _TERMINAL: Final = {"accept": "accept", "drop": "drop", "reject": "drop"}
@@ -31,8 +34,10 @@ class Arrival:
 
 
 class Rule(NamedTuple):
-    """Where a verdict was found; `handle` is None for the policy of a chain."""
+    """Where a verdict was found; `handle` is None for the policy of a chain, and counts rules with iptables."""
 
+    program: str
+    """Whose it is: "nft", or "iptables-legacy" and the like."""
     family: str
     table: str
     chain: str
@@ -48,6 +53,7 @@ class Verdict(NamedTuple):
 
 @dataclass(slots=True)
 class _Chain:
+    program: str
     family: str
     table: str
     name: str
@@ -56,25 +62,30 @@ class _Chain:
     policy: str
     rules: list[tuple[int, list[Any]]] = field(default_factory=list)
 
+    def place(self, handle: int | None) -> Rule:
+        """Name one of its rules."""
+        return Rule(self.program, self.family, self.table, self.name, handle)
 
-def parse(text: str) -> Ruleset | None:
+
+def parse(text: str) -> list[Entry] | None:
     """Read what `nft -j list ruleset` printed; None when it is not that."""
     try:
-        entries = json.loads(text)["nftables"]
-        return Ruleset(entries)
+        entries: list[Entry] = json.loads(text)["nftables"]
+        Ruleset(entries)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    return entries
 
 
 class Ruleset:
-    """A ruleset, and questions to it."""
+    """A ruleset, and questions to it. Entries without a "program" are nft's own."""
 
-    def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        self._chains: dict[tuple[str, str, str], _Chain] = {}
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._chains: dict[tuple[str, str, str, str], _Chain] = {}
         self._sets: dict[tuple[str, str, str], list[Any]] = {}
         for entry in entries:
             if (chain := entry.get("chain")) is not None:
-                key = chain["family"], chain["table"], chain["name"]
+                key = chain.get("program", "nft"), chain["family"], chain["table"], chain["name"]
                 priority = chain.get("prio", 0)
                 self._chains[key] = _Chain(
                     *key,
@@ -86,8 +97,8 @@ class Ruleset:
                 self._sets[named["family"], named["table"], named["name"]] = named.get("elem", [])
         for entry in entries:
             if (rule := entry.get("rule")) is not None:
-                chain_of = self._chains[rule["family"], rule["table"], rule["chain"]]
-                chain_of.rules.append((rule.get("handle", 0), rule.get("expr", [])))
+                key = rule.get("program", "nft"), rule["family"], rule["table"], rule["chain"]
+                self._chains[key].rules.append((rule.get("handle", 0), rule.get("expr", [])))
 
     def ask(self, packet: Arrival) -> Verdict:
         """Follow a packet from the wire to a socket through every chain it passes."""
@@ -99,7 +110,7 @@ class Ruleset:
             ends = {outcome for outcome in outcomes if outcome != _GO_ON}
             if _GO_ON in outcomes:
                 policy = _TERMINAL.get(chain.policy, "accept")
-                outcomes.setdefault(policy, Rule(chain.family, chain.table, chain.name, None))
+                outcomes.setdefault(policy, chain.place(None))
                 ends.add(policy)
             if ends == {"drop"}:
                 return Verdict("drop", outcomes["drop"])
@@ -117,7 +128,7 @@ class Ruleset:
         if depth > _MAX_JUMPS:
             return
         for handle, expressions in chain.rules:
-            here = Rule(chain.family, chain.table, chain.name, handle)
+            here = chain.place(handle)
             certain = True
             for expression in expressions:
                 kind: str = next(iter(expression), "")
@@ -138,7 +149,7 @@ class Ruleset:
                         return
                     break
                 elif kind in ("jump", "goto"):
-                    target = self._chains.get((chain.family, chain.table, detail["target"]))
+                    target = self._chains.get((chain.program, chain.family, chain.table, detail["target"]))
                     inner = list(self._walk(target, packet, depth + 1)) if target else [(_GO_ON, here)]
                     goes_on = any(outcome == _GO_ON for outcome, _ in inner)
                     # From a goto, what the target lets through goes to the policy, not to the next rule.
@@ -147,7 +158,7 @@ class Ruleset:
                         return
                 elif kind not in _HARMLESS:
                     certain = False
-        yield _GO_ON, Rule(chain.family, chain.table, chain.name, None)
+        yield _GO_ON, chain.place(None)
 
     def _matches(self, chain: _Chain, match: Mapping[str, Any], packet: Arrival) -> bool | None:
         """Compare; None when this cannot tell."""
