@@ -12,21 +12,32 @@ from mp2p_core.proto.states import diagram
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(ROOT.glob("packages/*/src/**/*.py"))
+EXITS = ("__exit__", "__aexit__")
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 
 
-def test_at_most_two_broad_excepts_and_no_bare_one() -> None:
-    broad = []
+def test_one_place_takes_any_exception() -> None:
+    """There is no broad `except`; and one block that swallows what leaves it, which its annotation has to say."""
+    swallowing = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
+            caught: list[ast.expr] = []
             if isinstance(node, ast.ExceptHandler):
                 assert node.type is not None, f"{path}:{node.lineno}: bare except"
-                if any(
-                    isinstance(name, ast.Name) and name.id in ("Exception", "BaseException")
-                    for name in ast.walk(node.type)
-                ):
-                    broad.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert len(broad) <= 2, broad
+                caught = [node.type]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                caught = node.args
+            elif (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name in EXITS
+                and (node.returns is None or ast.unparse(node.returns) != "None")
+            ):
+                swallowing.append(path.relative_to(ROOT / "packages").as_posix())
+            for name in (name for each in caught for name in ast.walk(each)):
+                assert not (isinstance(name, ast.Name) and name.id in ("Exception", "BaseException")), (
+                    f"{path}:{node.lineno}: broad except"
+                )
+    assert swallowing == ["mp2p-core/src/mp2p_core/boundary.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "packages")))

@@ -61,6 +61,48 @@ async def test_what_was_sent_before_closing_at_once_goes_out_before() -> None:
             await there.receive_datagram()
 
 
+async def test_what_came_whole_is_read_in_one_step_and_anything_else_is_left() -> None:
+    async with pair() as (here, there):
+        for sent, end in ((b"whole", True), (b"begun", False), (b"", True)):
+            ours = await here.open_stream()
+            assert ours.send_nowait(sent, last=end)
+            theirs = await there.accept_stream()
+            with anyio.fail_after(5):
+                assert await theirs.receive_whole() == (sent if sent and end else None)
+            if sent and not end:
+                assert await theirs.receive() == sent
+                await ours.send_eof()
+            assert theirs.receive_whole_nowait() is None
+            with pytest.raises(anyio.EndOfStream):
+                await theirs.receive()
+            assert theirs.send_nowait(b"answer", last=True)
+            with anyio.fail_after(5):
+                assert await ours.receive_whole() == b"answer"
+            ours.close_now()
+            theirs.close_now()
+            await until(lambda ours=ours, theirs=theirs: not (ours.alive or theirs.alive))
+
+
+async def test_waiting_for_all_of_a_stream_ends_with_it_or_its_connection() -> None:
+    async with pair() as (here, there):
+        ours, theirs = await opened(here, there)
+        async with anyio.create_task_group() as tasks:
+            ended: list[bool] = []
+
+            async def read(stream: Stream) -> None:
+                with pytest.raises(Closed):
+                    await stream.receive_whole()
+                ended.append(True)
+
+            tasks.start_soon(read, theirs)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(anyio.BusyResourceError):
+                await theirs.receive_whole()
+            here.close_now()
+        assert ended
+        assert ours.receive_whole_nowait() is None
+
+
 async def test_send_nowait_takes_all_or_nothing() -> None:
     async with pair() as (here, there):
         ours, _ = await opened(here, there)

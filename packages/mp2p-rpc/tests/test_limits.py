@@ -61,7 +61,7 @@ async def test_calls_wait_for_a_handler_in_order_and_then_the_peer_is_busy(net: 
             assert busy.value.method == "Lab.measure"
             assert lab.order == [0]
             lab.release.set()
-        assert (lab.order, answers) == ([0, 1, 2], [0, 1, 2])
+        assert (lab.order, sorted(answers)) == ([0, 1, 2], [0, 1, 2])  # those of one packet wake in any order
         assert await client.measure(4) == 4
 
 

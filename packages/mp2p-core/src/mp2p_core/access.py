@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
+from mp2p_core.boundary import Boundary
 from mp2p_core.contact import Contact
 from mp2p_core.errors import UsageError
 from mp2p_core.proto.identity import PublicKey
@@ -54,16 +55,16 @@ class _Function:
         return True
 
     def allows(self, key: PublicKey) -> bool:
-        try:
-            # Nothing but True lets anybody in: what a mistake returns (None, a coroutine) may be truthy.
-            return self._decide(key) is True
+        allowed = False
         # The application's own code, run for a stranger's packet: no failure of it may end the node, or let
         # the stranger in.
-        except Exception:  # noqa: BLE001
-            if not self._reported:  # once: strangers decide how often this happens
-                self._reported = True
-                _log.exception("the allow= function failed; whoever it fails for is refused")
-            return False
+        with Boundary() as boundary:
+            # Nothing but True lets anybody in: what a mistake returns (None, a coroutine) may be truthy.
+            allowed = self._decide(key) is True
+        if boundary.error is not None and not self._reported:  # once: strangers decide how often this happens
+            self._reported = True
+            _log.error("the allow= function failed; whoever it fails for is refused", exc_info=boundary.error)
+        return allowed
 
 
 class AccessPolicies:

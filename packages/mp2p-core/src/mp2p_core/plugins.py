@@ -11,6 +11,7 @@ from types import MappingProxyType
 import pluggy
 
 from mp2p_core import transport as contract
+from mp2p_core.boundary import Boundary
 from mp2p_core.transport import TRANSPORT_API, Transport
 
 __all__ = ["Loaded", "load_plugins", "load_transports"]
@@ -40,15 +41,14 @@ def load_plugins(entry_points: Iterable[metadata.EntryPoint]) -> Loaded:
     transports: dict[str, Transport] = {}
     failures: dict[str, str] = {}
     for point in sorted(entry_points, key=lambda point: point.name):
-        try:
+        # A plugin is somebody else's code: whatever it raises must not take the other transports along.
+        with Boundary() as boundary:
             found = _load(point)
             for transport in found:
                 _check(transport, transports)
-        # A plugin is somebody else's code: whatever it raises must not take the other transports along.
-        except Exception as error:  # noqa: BLE001
-            failures[point.name] = f"{type(error).__name__}: {error}"
-        else:
             transports.update((transport.name, transport) for transport in found)
+        if (error := boundary.error) is not None:
+            failures[point.name] = f"{type(error).__name__}: {error}"
     return Loaded(MappingProxyType(transports), MappingProxyType(failures))
 
 

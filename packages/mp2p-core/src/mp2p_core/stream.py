@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio import ResourceGuard
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -43,6 +42,24 @@ class Stream(ByteStream):
     call in it. Protocol section 6.
     """
 
+    # What most streams never come to have, of which many are opened for one small message each way.
+    _turn = 0
+    _sending = _receiving = False
+    """Whether a task is at it."""
+    _writable: Signal | None = None
+    _readable: Signal | None = None
+    # How each direction has ended. Ours: by us, or by the peer's STOP. The peer's: at its end, by its RESET, or
+    # because we have stopped reading.
+    _finished = False
+    _stopped: int | None = None
+    _ended = False
+    _reset: int | None = None
+    _ignored = False
+    _closed = False
+    _given_back = b""
+    abandoned: Callable[[], None] | None = None
+    """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
+
     def __init__(
         self,
         number: int,
@@ -61,22 +78,6 @@ class Stream(ByteStream):
         self._flush = flush
         self._make_signal = make_signal
         self._whole = whole
-        self._turn = 0
-        self._sending = ResourceGuard("sending to")
-        self._receiving = ResourceGuard("receiving from")
-        self._writable: Signal | None = None
-        self._readable: Signal | None = None
-        # How each direction has ended. Ours: by us, or by the peer's STOP. The peer's: at its end, by its RESET, or
-        # because we have stopped reading.
-        self._finished = False
-        self._stopped: int | None = None
-        self._ended = False
-        self._reset: int | None = None
-        self._ignored = False
-        self._closed = False
-        self._given_back = b""
-        self.abandoned: Callable[[], None] | None = None
-        """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -90,7 +91,10 @@ class Stream(ByteStream):
         been called; of more, any part may have been queued: then `reset` it. Raises `StreamClosed` when the
         peer reads no more, `Closed`, or `anyio.ClosedResourceError` after `send_eof`, `reset` or `aclose`.
         """
-        with self._sending:
+        if self._sending:
+            raise anyio.BusyResourceError("sending to")
+        self._sending = True
+        try:
             await self._take_turn()
             view = memoryview(item)
             size = view.nbytes
@@ -106,25 +110,28 @@ class Stream(ByteStream):
                 while not (taken := self._write(view[start : start + _CHUNK])):
                     await self._until_writable()
                 start += taken
+        finally:
+            self._sending = False
 
     def send_nowait(self, item: bytes, *, last: bool = False) -> bool:
         """Queue all of `item` if there is room, and tell whether there was. Raises as `send` does.
 
         With `last` it ends our direction, too, and in the same packet.
         """
-        with self._sending:
-            self._check_sending()
-            try:
-                if item and not self._streams.write(self.number, item, whole=True):
-                    return False
-                if last:
-                    self._streams.finish(self.number)
-                    self._finished = True
-            except StreamClosed as error:
-                self._stopped = error.code
-                raise
+        if self._sending:
+            raise anyio.BusyResourceError("sending to")
+        self._check_sending()
+        try:
+            if not last:
+                taken = not item or self._streams.write(self.number, item, whole=True) > 0
+            else:
+                taken = self._finished = self._streams.write_last(self.number, item)
+        except StreamClosed as error:
+            self._stopped = error.code
+            raise
+        if taken:
             self._flush(self._connection)
-            return True
+        return taken
 
     def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False) -> int:
         self._check_sending()
@@ -192,16 +199,24 @@ class Stream(ByteStream):
         `Closed` when the connection ended first: what was sent is then not known to be complete. Raises
         `anyio.ClosedResourceError` after `stop` or `aclose`.
         """
-        with self._receiving:
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
             await self._take_turn()
             while (piece := self.receive_nowait(max_bytes, at_least)) is None:
-                self._check_open()
-                signal = self._readable = self._make_signal()
-                try:
-                    await signal.wait()
-                finally:
-                    self._readable = None
+                await self._until_readable()
             return piece
+        finally:
+            self._receiving = False
+
+    async def _until_readable(self) -> None:
+        self._check_open()
+        signal = self._readable = self._make_signal()
+        try:
+            await signal.wait()
+        finally:
+            self._readable = None
 
     def receive_nowait(self, max_bytes: int = 65536, at_least: int = 1) -> bytes | None:
         """Return what `receive` would, or None when it would wait, or raise `Closed`."""
@@ -238,6 +253,44 @@ class Stream(ByteStream):
         """Have the next `receive` return what this stream has brought once more, before anything else."""
         self._given_back = data + self._given_back
 
+    async def receive_whole(self) -> bytes | None:
+        """Wait until something has come, and return it if it is everything, the end included, and in one piece.
+
+        Returns None, and has read nothing, when it is anything else: `receive` then does not wait. For small
+        messages that have a stream of their own. Raises `Closed`; cancelling loses nothing.
+        """
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            while (whole := self.receive_whole_nowait()) is None:
+                if (
+                    self._given_back
+                    or self._closed
+                    or self._ignored
+                    or self._ended
+                    or self._reset is not None
+                ):
+                    return None
+                if self._streams.readable(self.number):
+                    return None
+                await self._until_readable()
+            return whole
+        finally:
+            self._receiving = False
+
+    def receive_whole_nowait(self) -> bytes | None:
+        """Return what `receive_whole` would, or None also when it would wait. Never raises."""
+        if not self.alive or self._ended or self._ignored or self._closed or self._given_back:
+            return None
+        whole = self._streams.take_whole(self.number)
+        if whole is None:
+            return None
+        self._ended = True
+        if self._streams.has_control():
+            self._flush(self._connection)
+        return bytes(whole)
+
     async def stop(self, code: int = 0) -> None:
         """Read no more: what has come and not been read is dropped, and the peer's `send` raises `StreamClosed`.
 
@@ -263,6 +316,11 @@ class Stream(ByteStream):
         if self._closed:
             return
         self._closed = True
+        if self._ended and self._finished:  # in order: there is nothing to say
+            self.abandoned = None
+            if self._readable is not None or self._writable is not None:
+                self.wake()
+            return
         if not self._finished and self.alive:
             self._finished = True
             with contextlib.suppress(StreamClosed):

@@ -15,7 +15,7 @@ Layers, lowest first; a module imports only from those before it:
     schema
     method
     interface
-    boundary, call, access, answers, exchange
+    call, access, answers, exchange, workers
     client, offer, outbox, topic
     directory, publication
     desk, untyped

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from mp2p_core import PublicKey, UsageError
 from mp2p_rpc.method import Shape
 
-__all__ = ["Call", "Interceptor", "current_call", "enter_call"]
+__all__ = ["Call", "Interceptor", "current_call", "enter_call", "leave_call"]
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +52,11 @@ def current_call() -> Call:
         ) from None
 
 
-def enter_call(call: Call) -> None:
-    """Make a call the current one of this task."""
-    _CURRENT.set(call)
+def enter_call(call: Call) -> Token[Call]:
+    """Make a call the current one of this task, until `leave_call`."""
+    return _CURRENT.set(call)
+
+
+def leave_call(token: Token[Call]) -> None:
+    """Make the call before it the current one again, or none."""
+    _CURRENT.reset(token)

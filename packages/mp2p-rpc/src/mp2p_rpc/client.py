@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from mp2p_core import Closed, PeerUnreachable, StreamClosed, StreamReset
+from mp2p_core.boundary import Boundary
 from mp2p_rpc.answers import bad_answer, error_from
-from mp2p_rpc.boundary import Boundary
 from mp2p_rpc.call import Call, Interceptor
 from mp2p_rpc.errors import ArgumentError, BadAnswer, BadMessage, CallError, OutcomeUnknown
 from mp2p_rpc.exchange import CANCELLED, Exchange

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mp2p_core.boundary import Boundary
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto.group import control as g
 from mp2p_core.proto.group.keys import topic_id
-from mp2p_rpc.boundary import Boundary
 from mp2p_rpc.call import current_call
 from mp2p_rpc.interface import Service
 from mp2p_rpc.outbox import Outbox

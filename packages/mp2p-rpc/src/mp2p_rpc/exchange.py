@@ -27,12 +27,13 @@ _TURNS: Final = 16
 class Exchange:
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
-    __slots__ = ("_reader", "_turn", "stream", "torn")
+    __slots__ = ("_fresh", "_reader", "_turn", "stream", "torn")
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self.stream = stream
         self._reader = FrameReader(limit)
         self._turn = 0
+        self._fresh = True  # nothing has been read: most requests and answers come whole, and are read so
         self.torn = False
         """Whether a frame may have been sent in part, because sending it was cancelled: nothing may follow it."""
 
@@ -57,6 +58,10 @@ class Exchange:
 
     async def receive_untrusted(self) -> Frame | None:
         """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""
+        if self._fresh:
+            self._fresh = False
+            if (whole := await self.stream.receive_whole()) is not None:
+                self._reader.feed(whole)
         while (frame := self._reader.next_untrusted()) is None:
             try:
                 data = await self.stream.receive(_READ)
@@ -68,6 +73,10 @@ class Exchange:
 
     def receive_nowait_untrusted(self) -> Frame | None:
         """Return the next frame if it is here, as `receive_untrusted` would. Raises BadMessage at the end."""
+        if self._fresh:
+            self._fresh = False
+            if (whole := self.stream.receive_whole_nowait()) is not None:
+                self._reader.feed(whole)
         while (frame := self._reader.next_untrusted()) is None:
             try:
                 data = self.stream.receive_nowait(_READ)

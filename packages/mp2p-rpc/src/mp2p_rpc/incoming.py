@@ -13,9 +13,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mp2p_core import Closed, StreamClosed, StreamReset
+from mp2p_core.boundary import Boundary
 from mp2p_rpc.answers import describe_bad_message, refusal
-from mp2p_rpc.boundary import Boundary
-from mp2p_rpc.call import Call, enter_call
+from mp2p_rpc.call import Call, enter_call, leave_call
 from mp2p_rpc.errors import BadMessage, RequestRefused
 from mp2p_rpc.exchange import STOPPED, Exchange
 from mp2p_rpc.frames import (
@@ -68,6 +68,8 @@ class Incoming:
         self._abandoned = False
         self._stopped = False
         self._entered = False
+        self._left = False
+        self._error: Exception | None = None
         stream.abandoned = self.abandon
 
     # --- the request ----------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ class Incoming:
 
     def abandon(self) -> None:
         """Give the call up: the caller has, or the connection has ended. The stream is free at once."""
-        if self._abandoned or self._answered:
+        if self._over:
             return
         self._abandoned = True
         if self._scope is not None:
@@ -240,34 +242,56 @@ class Incoming:
 
     # --- the handler ----------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Run the handler, in a task of its own."""
-        assert self._offer is not None
-        self._offer.tasks.start_soon(self._run)
-
-    async def _run(self) -> None:
-        call, offer = self._call, self._offer
+    async def run(self, scope: anyio.CancelScope) -> bool:
+        """Run the handler and answer with its result; False when it has none, and `settle` is to say why."""
+        call = self._call
         assert call is not None
-        assert offer is not None
-        boundary = Boundary()
+        assert self._offer is not None
+        if self._over:
+            return False
+        self._scope = scope
+        if call.deadline != math.inf:
+            scope.deadline = call.deadline
+        token = enter_call(call)
         try:
-            with anyio.CancelScope(deadline=call.deadline) as self._scope:
-                if self._abandoned or self._answered:
-                    self._scope.cancel()
-                enter_call(call)
-                with boundary:
-                    await self._handle(offer.interceptors)
-            if not (self._answered or self._abandoned):
-                await self._report(boundary.error)
+            with Boundary() as boundary:
+                await self._handle(self._offer.interceptors)
         finally:
-            if not (self._answered or self._abandoned):  # the node is closing
+            leave_call(token)
+        self._error = boundary.error
+        if not self._answered:
+            return False
+        if call.deadline != math.inf:
+            scope.deadline = math.inf
+        self._leave()
+        return True
+
+    async def settle(self) -> None:
+        """Answer with an error, behind what the handler has sent already, if nothing else has ended the call."""
+        try:
+            if not self._over:
+                await self._report(self._error)
+        finally:
+            if not self._over:  # the node is closing
                 self._say(ErrorBody(ErrorKind.STOPPED))
-            self._stream.close_now()
-            self._end()
-            offer.leave(self)
+            self._leave()
+
+    @property
+    def _over(self) -> bool:
+        """Whether nothing is to be said any more."""
+        return self._answered or self._abandoned
+
+    def _leave(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        self._scope = None  # others run in it now
+        self._stream.close_now()
+        self._end()
+        assert self._offer is not None
+        self._offer.leave(self)
 
     async def _report(self, error: Exception | None) -> None:
-        """Answer with an error, behind what the handler has sent already."""
         if error is None:
             # Nobody waits for the room that this may need: the time is over, or `serve` is to end.
             self._say(ErrorBody(ErrorKind.STOPPED if self._stopped else ErrorKind.DEADLINE))

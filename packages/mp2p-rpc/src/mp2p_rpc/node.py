@@ -29,6 +29,7 @@ from mp2p_rpc.server import Server
 from mp2p_rpc.subscription import Feed, Overflow
 from mp2p_rpc.topic import Topic
 from mp2p_rpc.untyped import interface_from
+from mp2p_rpc.workers import Workers
 
 if TYPE_CHECKING:
     from mp2p_core import Stream
@@ -190,6 +191,7 @@ class Node(mp2p_core.Node):
         super().__init__(*args, **more)
         self.server = Server(self.tasks)
         """What this node serves."""
+        self._workers = Workers(self.tasks, self._make_signal)
         directory = Binding(interface_of(Directory), Directory(self.server.interfaces))
         self._offer(directory, _Describe(self.server))
         self._desk = Desk(self.tasks, self._clock)
@@ -198,7 +200,8 @@ class Node(mp2p_core.Node):
     def _offer(self, binding: Binding, policy: Policy) -> None:
         """Serve what every node has."""
         self.server.add(
-            Offer([binding], policy=policy, limits=_LIMITS, interceptors=(), tasks=self.tasks), builtin=True
+            Offer([binding], policy=policy, limits=_LIMITS, interceptors=(), workers=self._workers),
+            builtin=True,
         )
 
     def make_peer(self, connection: Connection, **links: Unpack[PeerLinks]) -> Peer:
@@ -267,7 +270,7 @@ class Node(mp2p_core.Node):
             policy=policy,
             limits=limits,
             interceptors=tuple(interceptors),
-            tasks=self.tasks,
+            workers=self._workers,
         )
         self.server.add(offer)
         try:

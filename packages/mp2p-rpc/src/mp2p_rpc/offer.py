@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import anyio
 
 from mp2p_core import UsageError
-from mp2p_rpc.boundary import Boundary
+from mp2p_core.boundary import Boundary
 from mp2p_rpc.interface import Function, Interface, interface_of, interfaces_of
+from mp2p_rpc.workers import Work, Workers
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from mp2p_core import PublicKey
     from mp2p_rpc.access import Policy
     from mp2p_rpc.call import Interceptor
@@ -34,11 +33,8 @@ class Binding(NamedTuple):
     target: Any
 
 
-class Job(Protocol):
-    """A call that is ready for its handler."""
-
-    def start(self) -> None:
-        """Run the handler, in a task of its own; `Offer.leave` follows."""
+class Job(Work, Protocol):
+    """A call that is ready for its handler. Done by a worker; `Offer.leave` follows."""
 
     def stop(self) -> None:
         """Cancel the handler, or never run it, and tell the caller."""
@@ -54,12 +50,12 @@ class Offer:
         policy: Policy,
         limits: Limits,
         interceptors: Sequence[Interceptor],
-        tasks: TaskGroup,
+        workers: Workers,
     ) -> None:
         self.policy = policy
         self.limits = limits
         self.interceptors = interceptors
-        self.tasks = tasks
+        self._workers = workers
         self.stopped = False
         # Those that run now, also for nobody any more, until they end: so giving calls up does not make room.
         self._running: set[Job] = set()
@@ -74,17 +70,17 @@ class Offer:
 
     def allows(self, key: PublicKey, method: str) -> bool:
         """Ask the policy whether this key may call the method of that full name."""
-        return self._ask(lambda: self.policy.may_call(key, method))
+        return self._ask(self.policy.may_call, key, method)
 
     def knows(self, key: PublicKey) -> bool:
         """Ask the policy whether this key may call anything here."""
-        return self._ask(lambda: self.policy.may_connect(key))
+        return self._ask(self.policy.may_connect, key)
 
-    def _ask(self, question: Callable[[], bool]) -> bool:
+    def _ask(self, question: Callable[..., bool], *about: PublicKey | str) -> bool:
         """Nothing but True lets anybody in; a policy that fails lets nobody in."""
         answer = False
         with Boundary() as boundary:
-            answer = question() is True
+            answer = question(*about) is True
         if boundary.error is not None:
             _log.error("the allow= of serve failed; whoever it fails for is refused", exc_info=boundary.error)
         return answer
@@ -98,7 +94,7 @@ class Offer:
         """Start a job, now or when another has ended, in the order they came."""
         if len(self._running) < self.limits.running:
             self._running.add(job)
-            job.start()
+            self._workers.add(job)
         else:
             self._waiting.append(job)
 

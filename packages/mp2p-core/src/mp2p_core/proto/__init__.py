@@ -9,6 +9,7 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     acks, closing, cookies, flow, identity, noise, recovery, routes, sizer
     capacity, group, paths, receive_stream, send_stream
     stream_table
+    stream_control
     streams
     epoch, packing
     epochs, roaming

@@ -213,6 +213,16 @@ class ReceiveStream:
             self.update_due = True
         return pieces
 
+    def take_whole(self) -> _Buffer | None:
+        """Return all of it, its end included, if it is here in one piece and none of it has been read; else None."""
+        ready = self._ready
+        if self._next != self.final or len(ready) != 1 or self.credit.read:
+            return None
+        self.credit.read = self._next
+        self._shared.consume(self._next)
+        self.told = True
+        return ready.popleft()
+
     def stop(self, code: int) -> bool:
         """Drop what came and what will come; False when there is nothing to say to the peer."""
         wanted = self.final is None and self.stop_code is None

@@ -24,20 +24,15 @@ from mp2p_core.proto.frames import (
     MaxStreams,
     ResetStream,
     StreamData,
-    encode_max_data,
-    encode_max_stream,
-    encode_max_streams,
-    encode_reset,
-    encode_stop,
 )
-from mp2p_core.proto.send_stream import Sent
+from mp2p_core.proto.stream_control import ControlFrames
 from mp2p_core.proto.stream_table import StreamEvent, StreamEventKind, StreamTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mp2p_core.proto.frames import StreamFrame
-    from mp2p_core.proto.send_stream import Buffer, SendStream
+    from mp2p_core.proto.send_stream import Buffer, SendStream, Sent
     from mp2p_core.proto.stream_table import LiveStream
 
 __all__ = ["Streams"]
@@ -54,7 +49,16 @@ class Streams:
     do nothing: cleaning up twice is no mistake.
     """
 
-    __slots__ = ("_control", "_ready", "_receiving", "_sending", "_urgent", "events", "table")
+    __slots__ = (
+        "_control",
+        "_control_frames",
+        "_ready",
+        "_receiving",
+        "_sending",
+        "_urgent",
+        "events",
+        "table",
+    )
 
     def __init__(self, *, initiator: bool) -> None:
         table = StreamTable(initiator=initiator)
@@ -64,8 +68,8 @@ class Streams:
         """Which there are."""
         self._sending = table.sending
         self._receiving = table.receiving
-        # Frames due, by (type, stream), oldest first. At most three for each live stream, and two more.
-        self._control: dict[tuple[int, int], None] = {}
+        self._control_frames = ControlFrames(table)
+        self._control = self._control_frames.due
         self._urgent: deque[SendStream] = deque()  # those with something that needs no credit
         self._ready: deque[SendStream] = deque()  # those with new data within their own credit
 
@@ -111,6 +115,20 @@ class Streams:
             self._forget_if_done(stream, live)
             raise
         self._queue(live.send)
+
+    def write_last(self, stream: int, data: bytes) -> bool:
+        """Do what `write`, of all of `data`, and `finish` do; False, and nothing, when there is no room."""
+        live = self.table.get(stream)
+        send = live.send
+        try:
+            if data and not send.write(data, whole=True):
+                return False
+            send.finish()
+        except StreamClosed:
+            self._forget_if_done(stream, live)
+            raise
+        self._queue(send)
+        return True
 
     def reset(self, stream: int, code: int) -> None:
         """End our direction at once and drop what was not sent; `code` (16 bits) is for the peer's application."""
@@ -158,6 +176,24 @@ class Streams:
         if receive.told:
             self._forget_if_done(stream, live)
         return pieces
+
+    def take_whole(self, stream: int) -> Buffer | None:
+        """Return all that the peer sent and its end, if it came in one piece and none of it has been read; else None.
+
+        So a small message that is a stream of its own is taken in one step, and not asked again for its end.
+        """
+        live = self.table.get(stream)
+        whole = live.receive.take_whole()
+        if whole is not None:
+            if self._receiving.update_due:
+                self._tell_max_data()
+            self._forget_if_done(stream, live)
+        return whole
+
+    def readable(self, stream: int) -> bool:
+        """Tell whether there is something to `take`, be it the end or a reset."""
+        live = self.table.live.get(stream)
+        return live is not None and live.receive.readable
 
     def stop(self, stream: int, code: int) -> None:
         """Read no more and drop what comes; `code` (16 bits) is for the peer's application."""
@@ -250,7 +286,7 @@ class Streams:
         """
         sent: list[Sent] = []
         if self._control:
-            room = self._fill_control(room, out, sent)
+            room = self._control_frames.fill(room, out, sent)
         urgent = self._urgent
         while urgent:
             send = urgent[0]
@@ -278,35 +314,6 @@ class Streams:
                 send.blocked = False
                 self.events.append(StreamEvent(StreamEventKind.WRITABLE, send.number))
         return sent
-
-    def _fill_control(self, room: int, out: list[Buffer], sent: list[Sent]) -> int:
-        said = []
-        receiving = self._receiving
-        for kind, number in self._control:
-            limit = 0
-            if kind == MAX_DATA:
-                limit = receiving.credit.update(receiving.now, receiving.rtt)
-                frame = encode_max_data(limit)
-            elif kind == MAX_STREAMS:
-                limit = self.table.accept_limit
-                frame = encode_max_streams(limit)
-            elif kind == MAX_STREAM:
-                limit = self.table.live[number].receive.credit.update(receiving.now, receiving.rtt)
-                frame = encode_max_stream(number, limit)
-            elif kind == RESET:
-                send = self.table.live[number].send
-                frame = encode_reset(number, send.reset_code or 0, send.next)
-            else:
-                frame = encode_stop(number, self.table.live[number].receive.stop_code or 0)
-            if len(frame) > room:
-                break
-            room -= len(frame)
-            out.append(frame)
-            sent.append(Sent(kind, number, limit, 0))
-            said.append((kind, number))
-        for key in said:
-            del self._control[key]
-        return room
 
     def acked(self, sent: Sequence[Sent]) -> None:
         """Note that the packet with these frames arrived, be it after it was called lost."""

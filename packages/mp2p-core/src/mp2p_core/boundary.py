@@ -1,4 +1,4 @@
-"""Where other people's code runs inside ours: handlers, policies, iterators that the application gave."""
+"""Where other people's code runs inside ours: plugins, handlers, policies, iterators that the application gave."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Boundary"]
 class Boundary:
     """A block whose exceptions end up in `error` and go no further; cancellation passes.
 
-    One place for what every server needs: a handler may raise anything, and no failure of it may end the node
-    or another call. The code after the block decides what the failure means.
+    The one place in all packages that takes any exception. Such code may raise anything, and no failure of it may
+    end the node, another call, or the other plugins. The code after the block decides what the failure means.
     """
 
     __slots__ = ("error",)
