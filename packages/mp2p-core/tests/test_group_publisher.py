@@ -58,9 +58,10 @@ class Pair:
         for datagram in self.publisher.transmits(self.now):
             self.subscriber.receive_untrusted(datagram, self.now)
         told = []
-        for _, data in self.publisher.controls():
+        for name, data in self.publisher.controls():
             told.append(g.parse_control_untrusted(data))
-            self.subscriber.receive_control_untrusted(OWNER, data, self.now)
+            if name == member:
+                self.subscriber.receive_control_untrusted(OWNER, data, self.now)
         return told
 
     def send(self, *messages: bytes) -> list[bytes]:
@@ -367,6 +368,61 @@ def test_reports_say_what_was_lost() -> None:
     assert report.expected == pair.publisher._traffic.datagrams
     assert report.rtt == pytest.approx(0.002, abs=1e-5)
     assert not report.deaf
+
+
+def test_what_was_lost_is_undelivered_until_a_report_says_that_it_has_been_repaired() -> None:
+    pair = Pair()
+    pair.join()
+    assert not pair.publisher.undelivered
+    pair.send(b"lost")
+    assert pair.publisher.undelivered
+    while pair.now < 103:
+        pair.now += 0.02
+        pair.publisher.handle_timeout(pair.now)
+        pair.subscriber.handle_timeout(pair.now)
+        for nack in pair.subscriber.nacks():
+            pair.publisher.nack_untrusted("session", nack, pair.now)
+        pair.exchange()
+        if not pair.publisher.undelivered:
+            break
+    assert [each.messages for each in pair.subscriber.events() if isinstance(each, Messages)] == [[b"lost"]]
+    assert not pair.publisher.undelivered
+
+
+def test_a_newcomer_is_not_waited_for_and_one_who_leaves_no_longer() -> None:
+    pair = Pair()
+    pair.join()
+    pair.send(b"lost")
+    pair.publisher.receive_control_untrusted("other", b"o" * 32, ask(pair), pair.now)
+    pair.now += 1
+    pair.publisher.transmits(pair.now)
+    assert len(pair.publisher.members) == 2
+    assert pair.publisher.undelivered
+    pair.publisher.ended("session")
+    assert not pair.publisher.undelivered
+
+
+def test_a_new_epoch_is_delivered_with_its_first_report() -> None:
+    pair = Pair()
+    pair.join()
+    pair.publisher.receive_control_untrusted("other", b"o" * 32, ask(pair), pair.now)
+    pair.now += 1
+    pair.exchange()
+    pair.send(b"lost")
+    pair.publisher.revoke(b"o" * 32, pair.now)
+    pair.exchange()
+    assert pair.publisher.undelivered
+    pair.now += 2
+    pair.subscriber.handle_timeout(pair.now)
+    pair.exchange()
+    assert not pair.publisher.undelivered
+
+
+def test_nobody_has_to_have_all_of_a_best_effort_topic() -> None:
+    pair = Pair(mode=g.BEST_EFFORT)
+    pair.join()
+    pair.send(b"lost")
+    assert not pair.publisher.undelivered
 
 
 @settings(deadline=None, max_examples=50)

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import anyio
 import click
 
 import mp2p
@@ -20,9 +19,6 @@ from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.policy import policy
 
 __all__ = ["pub", "read_value"]
-
-_REPAIRS = 1.0
-"""Seconds to stay, so that subscribers can ask for what was lost."""
 
 
 @click.command(short_help="Publish values to whoever subscribes.")
@@ -83,9 +79,7 @@ async def _pub(
         async for text in _texts(values):
             await publication.send(read_value(text))
             count += 1
-        await publication.drained()
-        if publication.subscribers():
-            await anyio.sleep(_REPAIRS)
+        await publication.delivered()
         options.printer.emit(
             {
                 "event": "published",

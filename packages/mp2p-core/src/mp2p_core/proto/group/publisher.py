@@ -90,6 +90,7 @@ class Publisher:
         self._epochs = Epochs(owner, kept, now, random=random, suite=suite)
         self._settled = now
         self._joined = -math.inf
+        self._end_seq = 0  # behind the last datagram with messages
         self._pulse = Pulse()
 
     # --- the application ----------------------------------------------------------------------------
@@ -113,6 +114,16 @@ class Publisher:
     def waiting(self) -> bool:
         """Whether anything that was sent has not left yet."""
         return bool(self._outgoing)
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether a subscriber has not said yet that it has passed on all that has left.
+
+        They say so with their next report. Nobody repairs a best-effort topic, so there it is False.
+        """
+        return self._mode != g.BEST_EFFORT and any(
+            member.next_seq < self._end_seq for member in self.members.values()
+        )
 
     def send(self, data: bytes) -> int:
         """Publish a message; returns its number. It leaves with the next `transmits` that may send.
@@ -231,6 +242,8 @@ class Publisher:
         self._roster.review(now)
         self._roster.left = False
         self._roster.new_epoch()
+        # A report of the new epoch says that the subscriber has followed so far.
+        self._end_seq = min(self._end_seq, self._epochs.sealer.next_seq)
         rtt = 0.0
         for member in self.members.values():
             member.grant = self._grant(backlog=False)
@@ -268,6 +281,7 @@ class Publisher:
                 continue
             member = self._roster.admit(name, key, now)
             member.grant = self._grant(backlog=False)
+            member.next_seq = max(member.next_seq, member.grant.next_seq)
             member.tell(member.grant._replace(backlog=True))
             for part in self._history.backlog(ask, member.grant.number):
                 member.tell(part)
@@ -340,6 +354,7 @@ class Publisher:
         datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
         self._sent(datagrams, out)
         self._relay(datagrams, behind=False)
+        self._end_seq = sealer.next_seq
         self.counters["data"] += len(plains)
         self._traffic.data_at = now
         self._pulse.data(now)

@@ -145,8 +145,9 @@ class Roster:
 
     def new_epoch(self) -> None:
         """Forget what was said of the seqs of an epoch that has ended."""
-        for member in self.slow.values():
+        for member in self.members.values():
             member.slow = False
+            member.next_seq = 0
         self.slow.clear()
 
     def relay(self, datagrams: Sequence[bytes], *, behind: bool = False) -> int:
