@@ -15,7 +15,8 @@ from mp2p_core.proto.streams import Streams
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 
 RATE = 20e6 / 8
-"""20 Mbit/s, in bytes a second."""
+"""20 Mbit/s, in bytes a second. A run costs by the datagram, so what needs many round trips has a slower path with
+shorter queues."""
 ENDLESS = 1 << 40
 
 
@@ -111,34 +112,37 @@ def link(seed: int, **conditions: float) -> Link:
     return Link(sim, sim.add_node("a"), sim.add_node("b"))
 
 
-def shares(sim: Simulation, seconds: float, *transfers: Transfer) -> list[float]:
+def shares(sim: Simulation, rate: float, seconds: float, *transfers: Transfer) -> list[float]:
     """Let time pass; returns which share of the bottleneck's bytes each transfer brought to its reader."""
     before = [each.got for each in transfers]
     sim.run(seconds)
-    return [(each.got - b) / (RATE * seconds) for each, b in zip(transfers, before, strict=True)]
+    return [(each.got - b) / (rate * seconds) for each, b in zip(transfers, before, strict=True)]
 
 
 # --- a bottleneck ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("delay", "queue"), [(0.001, 20_000), (0.005, 64_000), (0.03, 200_000)])
-def test_a_transfer_fills_the_bottleneck(delay: float, queue: int) -> None:
-    path = link(1, rate=RATE, delay=delay, queue=queue)
+@pytest.mark.parametrize(
+    ("rate", "delay", "queue"), [(RATE / 4, 0.001, 20_000), (RATE / 2, 0.005, 64_000), (RATE, 0.03, 200_000)]
+)
+def test_a_transfer_fills_the_bottleneck(rate: float, delay: float, queue: int) -> None:
+    path = link(1, rate=rate, delay=delay, queue=queue)
     transfer = Transfer(path, ENDLESS)
-    path.sim.run(2)
-    (share,) = shares(path.sim, 4, transfer)
+    path.sim.run(1.5)
+    (share,) = shares(path.sim, rate, 3, transfer)
     assert 0.9 < share < 1
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_connections_share_the_bottleneck(seed: int) -> None:
-    first = link(seed, rate=RATE, delay=0.003, jitter=0.0005)
+    rate = RATE / 4
+    first = link(seed, rate=rate, delay=0.006, jitter=0.001, queue=25_000)
     second = Link(first.sim, first.sim.add_node("c"), first.receiver)
     one = Transfer(first, ENDLESS)
     first.sim.run(1)
     other = Transfer(second, ENDLESS)
     first.sim.run(2)
-    found = shares(first.sim, 5, one, other)
+    found = shares(first.sim, rate, 5, one, other)
     assert 0.35 < found[0] < 0.65
     assert 0.35 < found[1] < 0.65
     assert sum(found) > 0.9
@@ -150,7 +154,7 @@ def test_two_connections_share_the_bottleneck(seed: int) -> None:
 def test_a_stream_that_nobody_reads_holds_up_no_other_and_costs_a_bounded_amount() -> None:
     path = link(3, rate=RATE, delay=0.003, loss=0.01)
     stalled = Transfer(path, ENDLESS, stalled=True)
-    others = [Transfer(path, 1_000_000) for _ in range(4)]
+    others = [Transfer(path, 400_000) for _ in range(4)]
     assert path.sim.run_until(lambda: all(each.ended for each in others), 30)
     assert stalled.got == 0
     received, sent = streams_of(path.into).sizes(), streams_of(path.out).sizes()
@@ -203,7 +207,7 @@ def test_readers_that_wait_for_much_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_transfer_ends_whole_whatever_is_lost(seed: int, loss: float) -> None:
     path = link(seed, loss=loss, duplicate=0.02, corrupt=0.01, jitter=0.002, delay=0.002)
-    transfer = Transfer(path, 1_000_000 if loss < 0.1 else 100_000)
+    transfer = Transfer(path, 500_000 if loss < 0.1 else 100_000)
     assert path.sim.run_until(lambda: transfer.ended, 300), f"seed {seed}: {transfer.got}"
 
 
@@ -219,23 +223,23 @@ def parts_among(path: Link, seconds: float) -> float:
 
 
 def test_parts_fall_back_under_loss_and_grow_again() -> None:
-    path = link(5, rate=RATE * 4, delay=0.002)
+    path = link(5, rate=RATE, delay=0.002)
     transfer = Transfer(path, ENDLESS)
     path.sim.run(0.5)
-    assert parts_among(path, 0.5) > 0.9
+    assert parts_among(path, 0.3) > 0.9
     path.sim.conditions.loss = 0.2
     path.sim.run(1)
     assert parts_among(path, 3) < 0.3
     path.sim.conditions.loss = 0.0
-    path.sim.run(3)
+    path.sim.run(2)
     before = transfer.got
-    assert parts_among(path, 0.5) > 0.9
+    assert parts_among(path, 0.3) > 0.9
     assert transfer.got > before
 
 
 def test_forged_parts_cost_speed_and_parts_grow_again() -> None:
     """Attack: somebody who sees everything spoils each large packet with one part of his own."""
-    path = link(6, rate=RATE * 4, delay=0.002)
+    path = link(6, rate=RATE * 1.5, delay=0.002)
     transfer = Transfer(path, ENDLESS)
 
     def forge(datagram: Datagram) -> bool:
@@ -251,8 +255,8 @@ def test_forged_parts_cost_speed_and_parts_grow_again() -> None:
     path.sim.run(1)
     before = transfer.got
     assert parts_among(path, 2) < 0.3
-    assert transfer.got - before > 0.15 * RATE * 4 * 2
+    assert transfer.got - before > 0.15 * RATE * 1.5 * 2
     assert path.receiver.endpoint.counters["data-forged"] > 5
     path.sim.adversary = None
     path.sim.run(2)
-    assert parts_among(path, 0.5) > 0.9
+    assert parts_among(path, 0.3) > 0.9

@@ -162,7 +162,7 @@ class Streams:
         if receive.stop_code is not None:
             raise UsageError(f"stream {stream} was stopped: nothing more can be read from it")
         if at_least > 1:  # all that wait together must leave the peer credit to go on
-            at_least = min(at_least, self._receiving.credit.window // (4 * len(self.table.live)))
+            at_least = min(at_least, self._receiving.credit.window // (2 * len(self.table.live)))
         try:
             pieces = receive.take(limit, at_least)
         except StreamReset:
