@@ -51,6 +51,38 @@ def test_a_snapshot_of_a_running_command(mp2p: Any, parse_lines: Any) -> None:
     assert listener.errors() == ""
 
 
+def test_topics_of_a_publisher_and_a_subscriber(mp2p: Any, parse_lines: Any) -> None:
+    both = ("--json", "--status", "auto", *mp2p.LOCAL)
+    publisher = mp2p.start(
+        "pub", "--key", mp2p.key("publisher"), *both, "--allow", "any", "--wait", "1", "weather/now"
+    )
+    contact = publisher.event("listening")["contact"]
+    subscriber = mp2p.start("sub", "--key", mp2p.key("subscriber"), *both, contact, "weather/*")
+    subscriber.event("subscribed")
+    for text in (b"21.5\n", b"22.5\n"):
+        publisher.process.stdin.write(text)
+        publisher.process.stdin.flush()
+        subscriber.event("value")
+    done = mp2p.run("top", "--json", "--once")
+    assert done.returncode == 0, done.stderr
+    nodes = {each["pid"]: each for each in parse_lines(done.stdout)}
+    (sent,) = nodes[publisher.process.pid]["topics"]
+    (received,) = nodes[subscriber.process.pid]["topics"]
+    assert (sent["topic"], sent["published"], sent["subscribers"], sent["messages"]) == (
+        "weather/now",
+        True,
+        1,
+        2,
+    )
+    assert (received["topic"], received["published"], received["messages"]) == ("weather/now", False, 2)
+    assert received["publisher"] == mp2p.public("publisher")
+    shown = mp2p.run("top", "--once")
+    assert "this node" in shown.stdout
+    assert "subscribers" in shown.stdout
+    publisher.end(signal.SIGTERM)
+    subscriber.end(signal.SIGTERM)
+
+
 def test_top_goes_on_and_ends_with_the_node(mp2p: Any) -> None:
     path = str(mp2p.home / "here.sock")
     listener, first = mp2p.listen("--status", path)

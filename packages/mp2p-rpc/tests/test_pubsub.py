@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 import mp2p_rpc
-from mp2p_core import Closed, Identity, PeerUnreachable, UsageError
+from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_rpc import Gap, Message, Node, Topic
 from mp2p_rpc.topic import matches
@@ -75,6 +75,42 @@ async def test_messages_arrive_typed_numbered_and_proved() -> None:
             assert {message.topic for message in messages} == {"weather/readings"}
             assert feed.sources[publisher.key].connected
             assert feed.topics == ("weather/readings",)
+
+
+async def test_a_node_says_how_its_topics_do() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        assert publisher.topics() == ()
+        async with publisher.publish(READINGS, allow="any") as pub:
+            async with subscriber.subscribe(publisher.contact, "weather/*", type=Reading) as feed:
+                with anyio.fail_after(10):
+                    await pub.ready(1)
+                for number in range(5):
+                    await pub.send(Reading("roof", number))
+                await take(feed, 5)
+                (sent,), (received,) = publisher.topics(), subscriber.topics()
+                assert (sent.topic, sent.publisher, sent.published) == (
+                    "weather/readings",
+                    publisher.key,
+                    True,
+                )
+                assert (sent.subscribers, sent.messages, sent.gaps) == (1, 5, 0)
+                assert sent.datagrams > 0
+                assert (received.topic, received.publisher, received.published) == (
+                    sent.topic,
+                    publisher.key,
+                    False,
+                )
+                assert (received.subscribers, received.messages, received.gaps) == (None, 5, 0)
+                assert received.multicast
+                text = render_metrics([*publisher.metrics(), *subscriber.metrics()])
+                labels = f'topic="weather/readings",publisher="{publisher.key}"'
+                for side in ("published", "subscribed"):
+                    assert f'mp2p_topic_messages_total{{{labels},side="{side}"}} 5' in text
+                assert f'mp2p_topic_subscribers{{{labels},side="published"}} 1' in text
+                assert "mp2p_peers" in text
+            assert subscriber.topics() == ()
+        assert publisher.topics() == ()
 
 
 async def test_one_datagram_serves_every_subscriber() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mp2p.cli.top import rows
+from mp2p.cli.top import rows, topic_rows
 
 
 def peer(key: str, **facts: Any) -> dict[str, Any]:
@@ -37,3 +37,30 @@ def test_a_key_with_two_connections_and_one_that_is_new() -> None:
 def test_what_is_not_known_yet() -> None:
     (row,) = rows({"peers": [peer("a", rtt=None, packets_sent=0, packets_lost=0)]}, None)
     assert row[2:6] == ("?", "0.0 %", "0.0 KiB/s", "0.0 KiB/s")
+
+
+def topic(name: str, **facts: Any) -> dict[str, Any]:
+    return {
+        "topic": name, "publisher": "key", "published": False, "subscribers": None, "multicast": True, "messages": 0,
+        "datagrams": 0, "repairs": 0, "gaps": 0, "active_for": 0.0,
+    } | facts  # fmt: skip
+
+
+def test_topics_of_both_sides() -> None:
+    before = {"topics": [topic("a", messages=10, active_for=60.0), topic("gone")]}
+    now = {
+        "topics": [
+            topic("a", messages=15, active_for=62.0, gaps=1, repairs=3, multicast=False),
+            topic("a", published=True, subscribers=1000, messages=4, active_for=2.0),
+        ]
+    }
+    assert list(topic_rows(now, before)) == [
+        ("a", "key", "by session", "2.5/s", "3", "1", "1:02"),
+        ("a", "this node", "1000", "2.0/s", "0", "0", "0:02"),
+    ]
+
+
+def test_a_topic_that_was_subscribed_to_anew() -> None:
+    before = {"topics": [topic("a", messages=100, active_for=60.0)]}
+    now = {"topics": [topic("a", messages=1, active_for=0.5), topic("b")]}
+    assert [row[3] for row in topic_rows(now, before)] == ["2.0/s", "0.0/s"]

@@ -16,8 +16,8 @@ Layers, lowest first; a module imports only from those before it:
     method
     interface
     call, access, answers, exchange, workers
-    client, offer, outbox, topic
-    directory, publication
+    client, offer, outbox, topic, topic_status
+    directory, followed, publication
     desk, untyped
     incoming, subscription
     server, logs
@@ -56,6 +56,7 @@ from mp2p_rpc.node import Node, Peer, open_node
 from mp2p_rpc.publication import Presence, Publication
 from mp2p_rpc.subscription import Feed
 from mp2p_rpc.topic import Gap, Message, Topic
+from mp2p_rpc.topic_status import TopicStatus
 
 __all__ = [
     "Allow",
@@ -92,6 +93,7 @@ __all__ = [
     "ServiceDescription",
     "Shape",
     "Topic",
+    "TopicStatus",
     "UnknownMethod",
     "current_call",
     "function",

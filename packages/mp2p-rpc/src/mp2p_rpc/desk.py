@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mp2p_core import PublicKey
     from mp2p_rpc.access import Policy
     from mp2p_rpc.publication import Publication
+    from mp2p_rpc.topic_status import TopicStatus
 
 __all__ = ["NACK", "Desk", "Member", "Topics"]
 
@@ -98,6 +99,10 @@ class Desk:
     def publishes(self, owner: bytes, name: str) -> bool:
         """Tell whether a topic of this name is published."""
         return topic_id(owner, name) in self._publications
+
+    def status(self, owner: PublicKey) -> list[TopicStatus]:
+        """Say how each publication does; `owner` is this node's key."""
+        return [publication.status(owner) for publication, _ in self._publications.values()]
 
     def _notify(self) -> None:
         self.changed.set()

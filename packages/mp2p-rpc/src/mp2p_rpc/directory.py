@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     from mp2p_rpc.interface import Interface
     from mp2p_rpc.method import Method
 
-__all__ = ["Directory", "MethodDescription", "ServiceDescription", "describe_interface"]
+__all__ = ["Directory", "DirectoryPolicy", "MethodDescription", "ServiceDescription", "describe_interface"]
+
+
+class DirectoryPolicy:
+    """Who may call anything may ask what."""
+
+    def __init__(self, knows: Callable[[PublicKey], bool]) -> None:
+        self._knows = knows
+
+    def may_connect(self, _key: PublicKey) -> bool:
+        """Let nobody in for this alone."""
+        return False
+
+    def may_call(self, key: PublicKey, _method: str) -> bool:
+        """Ask whether this key may call anything."""
+        return self._knows(key)
 
 
 class MethodDescription(msgspec.Struct, frozen=True):

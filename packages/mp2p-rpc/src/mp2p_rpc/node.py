@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overlo
 import anyio
 
 import mp2p_core
-from mp2p_core import Closed, Contact, Identity, PublicKey, UsageError
+from mp2p_core import Closed, Contact, Identity, Metric, PublicKey, UsageError
 from mp2p_core.dialing import read_contact
 from mp2p_core.lifetime import NodeOptions, open_node_as
 from mp2p_core.proto.constants import HANDSHAKE_BUDGET
 from mp2p_rpc.access import Allow, Policy, admission, policy_for
 from mp2p_rpc.client import Caller, Retry, make_call, make_client
 from mp2p_rpc.desk import Desk, Topics
-from mp2p_rpc.directory import Directory, ServiceDescription
+from mp2p_rpc.directory import Directory, DirectoryPolicy, ServiceDescription
 from mp2p_rpc.interface import Function, Interface, interface_of
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.offer import Binding, Offer, bindings_for
@@ -28,6 +28,7 @@ from mp2p_rpc.schema import Codec
 from mp2p_rpc.server import Server
 from mp2p_rpc.subscription import Feed, Overflow
 from mp2p_rpc.topic import Topic
+from mp2p_rpc.topic_status import TopicStatus, topic_metrics
 from mp2p_rpc.untyped import interface_from
 from mp2p_rpc.workers import Workers
 
@@ -193,7 +194,8 @@ class Node(mp2p_core.Node):
         """What this node serves."""
         self._workers = Workers(self.tasks, self._make_signal)
         directory = Binding(interface_of(Directory), Directory(self.server.interfaces))
-        self._offer(directory, _Describe(self.server))
+        self._offer(directory, DirectoryPolicy(self.server.knows))
+        self._feeds: set[Feed] = set()
         self._desk = Desk(self.tasks, self._clock)
         self._offer(Binding(interface_of(Topics), Topics(self._desk)), self._desk)
 
@@ -366,10 +368,21 @@ class Node(mp2p_core.Node):
                 raise next(
                     (source.error for source in sources if source.error), UsageError("no publisher is named")
                 )
+            self._feeds.add(feed)
             try:
                 yield feed
             finally:
+                self._feeds.remove(feed)
                 await feed.leave()
+
+    def topics(self) -> tuple[TopicStatus, ...]:
+        """Say how each topic does that this node publishes or is subscribed to."""
+        published = self._desk.status(self.key)
+        return (*published, *(each for feed in self._feeds for each in feed.status()))
+
+    def metrics(self) -> Iterable[Metric]:
+        """Say all that is counted here, in one form. As `mp2p_core.Node.metrics`, and of topics."""
+        return [*super().metrics(), *topic_metrics(self.topics())]
 
     def _hand_over(self) -> None:
         for peer in self.peers():
@@ -392,19 +405,6 @@ class Node(mp2p_core.Node):
             yield
         finally:
             scope.cancel()
-
-
-class _Describe:
-    """Who may call anything may ask what."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def may_connect(self, _key: PublicKey) -> bool:
-        return False
-
-    def may_call(self, key: PublicKey, _method: str) -> bool:
-        return self._server.knows(key)
 
 
 def open_node(

@@ -13,6 +13,7 @@ from mp2p_core import Closed, PublicKey
 from mp2p_core.proto.group.events import MemberJoined
 from mp2p_core.proto.group.publisher import Publisher
 from mp2p_rpc.topic import MODES, Topic
+from mp2p_rpc.topic_status import TopicStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ class Publication(Generic[T]):
         self._changed = anyio.Event()
         self._waiting = 0  # tasks for it
         self._sends = 0
+        self._began = clock()
         self._idle = False
         """Whether `run` waits and has not been woken."""
         self._presence: deque[Presence] = deque(maxlen=_PRESENCE)
@@ -185,6 +187,22 @@ class Publication(Generic[T]):
     def counters(self) -> Mapping[str, int]:
         """Datagrams and requests by what became of them."""
         return Counter(self.publisher.counters)
+
+    def status(self, publisher: PublicKey) -> TopicStatus:
+        """Say how it does. For `Node.topics`, which knows its key."""
+        counters = self.publisher.counters
+        return TopicStatus(
+            topic=self.topic.name,
+            publisher=publisher,
+            published=True,
+            subscribers=len(self.publisher.members),
+            multicast=True,
+            messages=self.publisher.sent,
+            datagrams=counters["data"],
+            repairs=counters["repair"] + counters["repair-session"],
+            gaps=0,
+            active_for=self._clock() - self._began,
+        )
 
     # --- driving it ---------------------------------------------------------------------------------
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mp2p_core import AuthRejected, Closed, Contact, Mp2pError, PeerUnreachable, PublicKey
+from mp2p_core import AuthRejected, Closed, PeerUnreachable, PublicKey
 from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
@@ -20,16 +19,18 @@ from mp2p_core.proto.group.subscriber import Subscriber
 from mp2p_core.transport import Train
 from mp2p_rpc.desk import NACK, Topics
 from mp2p_rpc.errors import BadMessage, CallError, NotAllowed
+from mp2p_rpc.followed import Followed, Source
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.outbox import Outbox
 from mp2p_rpc.topic import Gap, Message, decode_untrusted
 
 if TYPE_CHECKING:
-    from mp2p_core.transport import Address
+    from mp2p_core import Contact
     from mp2p_rpc.node import Node, Peer
     from mp2p_rpc.schema import Codec
+    from mp2p_rpc.topic_status import TopicStatus
 
-__all__ = ["Feed", "Overflow", "Source"]
+__all__ = ["Feed", "Overflow"]
 
 Overflow: TypeAlias = Literal["drop-oldest", "drop-newest", "block"]
 
@@ -40,40 +41,6 @@ _READS_PER_YIELD: Final = 256
 """Messages after which a reader that finds one each time lets other tasks run."""
 _CONTROL_HEAD: Final = 17
 """Type and topic id, which every control message begins with."""
-
-
-class Source:
-    """How it stands with one publisher."""
-
-    def __init__(self, contact: Contact) -> None:
-        self.contact = contact
-        self.connected = False
-        self.error: Mp2pError | None = None
-        """Why the last connection ended, or did not come about."""
-        self.topics: dict[str, bool] = {}
-        """Topics that are followed, and whether they come by multicast (True) or over the session."""
-        self.settled = anyio.Event()
-        """Set once it was reached, or was not for the first time."""
-
-    def settle(self, error: Mp2pError | None) -> None:
-        """Note how a connection went."""
-        self.connected = error is None
-        self.error = error
-        self.settled.set()
-
-
-class _Followed:
-    """A topic of one publisher."""
-
-    def __init__(self, source: Source, name: str, subscriber: Subscriber) -> None:
-        self.source = source
-        self.name = name
-        self.subscriber = subscriber
-        self.outbox: Outbox | None = None
-        """To the publisher, while there is a session."""
-        self.group: Address | None = None
-        self.channels: tuple[bytes, ...] = ()
-        self.memberships = ExitStack()
 
 
 class Feed(AsyncIterator[Any]):
@@ -112,9 +79,9 @@ class Feed(AsyncIterator[Any]):
         self._wake = anyio.Event()
         self._due = math.inf
         """When `keep_time` comes back without being woken."""
-        self._followed: dict[tuple[PublicKey, str], _Followed] = {}
-        self._by_topic: dict[bytes, _Followed] = {}
-        self._by_channel: dict[bytes, _Followed] = {}
+        self._followed: dict[tuple[PublicKey, str], Followed] = {}
+        self._by_topic: dict[bytes, Followed] = {}
+        self._by_channel: dict[bytes, Followed] = {}
         self._closed = False
 
     # --- the application ----------------------------------------------------------------------------
@@ -143,6 +110,11 @@ class Feed(AsyncIterator[Any]):
     def topics(self) -> tuple[str, ...]:
         """Return the topics followed, of all publishers."""
         return tuple(dict.fromkeys(name for _, name in self._followed))
+
+    def status(self) -> list[TopicStatus]:
+        """Say how each topic does that is followed."""
+        now = self._clock()
+        return [each.status(now) for each in self._followed.values() if not each.subscriber.ended]
 
     # --- publishers ---------------------------------------------------------------------------------
 
@@ -200,12 +172,12 @@ class Feed(AsyncIterator[Any]):
         if known is not None and not known.subscriber.ended:
             return
         subscriber = Subscriber(key.raw, name, history=self._history)
-        found = self._followed[key, name] = _Followed(source, name, subscriber)
+        found = self._followed[key, name] = Followed(source, name, subscriber, self._clock())
         self._by_topic[subscriber.topic] = found
         source.topics[name] = True
         self._connect(found, peer, outbox)
 
-    def _connect(self, followed: _Followed, peer: Peer, outbox: Outbox) -> None:
+    def _connect(self, followed: Followed, peer: Peer, outbox: Outbox) -> None:
         followed.outbox = outbox
         followed.subscriber.set_rtt(peer.rtt)
         followed.subscriber.connected(self._clock())
@@ -270,7 +242,7 @@ class Feed(AsyncIterator[Any]):
             found.subscriber.receive_train_untrusted(datagrams, now)
             self._after(found)
 
-    def _after(self, followed: _Followed) -> None:
+    def _after(self, followed: Followed) -> None:
         """Follow up on whatever a subscriber has been told."""
         subscriber, outbox = followed.subscriber, followed.outbox
         controls, nacks = subscriber.controls(), subscriber.nacks()
@@ -290,11 +262,13 @@ class Feed(AsyncIterator[Any]):
         if due is not None and due < self._due:
             self._wake.set()
 
-    def _tell(self, followed: _Followed, event: ev.SubscriberEvent) -> None:
+    def _tell(self, followed: Followed, event: ev.SubscriberEvent) -> None:
         key, name = followed.source.contact.key, followed.name
         if isinstance(event, ev.Messages):
+            followed.messages += len(event.messages)
             self._messages(key, name, event.number, event.messages)
         elif isinstance(event, ev.Gap):
+            followed.gaps += 1
             self._put(Gap(key, name, event.number, event.missing, event.reason))
         elif isinstance(event, ev.GroupChosen):
             if event.group != followed.group:

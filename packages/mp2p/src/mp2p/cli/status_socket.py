@@ -41,6 +41,7 @@ def snapshot(node: mp2p.Node) -> Snapshot:
         "peers": [
             {**asdict(status), "key": str(status.key)} for status in map(mp2p.Peer.status, node.peers())
         ],
+        "topics": [{**asdict(status), "publisher": str(status.publisher)} for status in node.topics()],
         "counters": dict(node.counters),
     }
 

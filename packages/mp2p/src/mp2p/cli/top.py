@@ -20,10 +20,11 @@ from mp2p.cli.transfers import duration
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["heading", "rows", "top"]
+__all__ = ["heading", "rows", "top", "topic_rows"]
 
 _INTERVAL: Final = 1.0
 _COLUMNS: Final = ("peer", "path", "RTT", "lost", "in", "out", "for")
+_TOPIC_COLUMNS: Final = ("topic", "publisher", "subscribers", "messages", "repairs", "gaps", "for")
 
 
 @click.command(short_help="Show how the nodes on this machine do: peers, paths, round trips, loss, rates.")
@@ -113,19 +114,51 @@ def _by_connection(node: Snapshot) -> dict[tuple[str, int], Snapshot]:
     return found
 
 
+def topic_rows(node: Snapshot, before: Snapshot | None) -> Iterator[tuple[str, ...]]:
+    """Return what stands in the columns for each topic; the rate of messages is that since the snapshot before."""
+    earlier = {_topic(each): each for each in before["topics"]} if before is not None else {}
+    for each in node["topics"]:
+        last = earlier.get(_topic(each))
+        if last is None or last["active_for"] >= each["active_for"]:
+            last = {"messages": 0, "active_for": 0.0}
+        seconds = each["active_for"] - last["active_for"]
+        messages = each["messages"] - last["messages"]
+        way = "multicast" if each["multicast"] else "by session"
+        yield (
+            each["topic"],
+            "this node" if each["published"] else each["publisher"],
+            str(each["subscribers"]) if each["published"] else way,
+            f"{messages / seconds if seconds > 0 else 0:.1f}/s",
+            str(each["repairs"]),
+            str(each["gaps"]),
+            duration(each["active_for"]),
+        )
+
+
+def _topic(status: Snapshot) -> tuple[str, str, bool]:
+    return status["topic"], status["publisher"], status["published"]
+
+
 def _rate(count: int, seconds: float) -> str:
     kilobytes = count / 1024 / seconds if seconds > 0 else 0.0
     return f"{kilobytes:.1f} KiB/s" if kilobytes < 1024 else f"{kilobytes / 1024:.1f} MiB/s"
 
 
+def _filled(node: Snapshot, before: Snapshot | None) -> Iterator[tuple[Sequence[str], list[tuple[str, ...]]]]:
+    yield _COLUMNS, list(rows(node, before))
+    if topics := list(topic_rows(node, before)):
+        yield _TOPIC_COLUMNS, topics
+
+
 def _lines(node: Snapshot, before: Snapshot | None) -> list[Line]:
-    table: list[Sequence[str]] = [_COLUMNS, *rows(node, before)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-    return [[(heading(node), "bold")], *([f"  {line}"] for line in text)]
+    lines: list[Line] = [[(heading(node), "bold")]]
+    for columns, found in _filled(node, before):
+        table: list[Sequence[str]] = [columns, *found]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for row in table:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append([f"  {'  '.join(cells).rstrip()}"])
+    return lines
 
 
 def _tables(nodes: Sequence[Snapshot], before: dict[int, Snapshot]) -> RenderableType:
@@ -135,8 +168,11 @@ def _tables(nodes: Sequence[Snapshot], before: dict[int, Snapshot]) -> Renderabl
 
     tables = []
     for node in nodes:
-        table = Table(*_COLUMNS, title=Text(visible(heading(node))), title_justify="left", expand=True)
-        for row in rows(node, before.get(node["pid"])):
-            table.add_row(*(Text(visible(cell)) for cell in row))
-        tables.append(table)
+        title: Text | None = Text(visible(heading(node)))
+        for columns, found in _filled(node, before.get(node["pid"])):
+            table = Table(*columns, title=title, title_justify="left", expand=True)
+            title = None
+            for row in found:
+                table.add_row(*(Text(visible(cell)) for cell in row))
+            tables.append(table)
     return Group(*tables)

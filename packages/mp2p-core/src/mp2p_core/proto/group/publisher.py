@@ -125,6 +125,11 @@ class Publisher:
             member.next_seq < self._end_seq for member in self.members.values()
         )
 
+    @property
+    def sent(self) -> int:
+        """Messages that were given to `send` so far."""
+        return self._outgoing.numbered
+
     def send(self, data: bytes) -> int:
         """Publish a message; returns its number. It leaves with the next `transmits` that may send.
 
