@@ -297,11 +297,17 @@ def test_P9_the_table_accounts_for_what_it_holds(steps: list[tuple[int, int, int
             receive_id = (ID, OTHER)[what % 2]
             if index < count:
                 table.add_untrusted((index, count, receive_id, number), b"x" * size)
-        held = list(table._packets.values())
-        assert len(table) == sum(map(len, table._by_id.values()))
-        assert all(len(packet.parts) < packet.count for packet in held)
-        assert table.cost == sum(sum(len(body) + 128 for body in packet.parts.values()) for packet in held)
-        assert all(table._by_id.values()), "no empty places are left behind"
+        places = {
+            (name, n): packet for name, held in table._by_id.items() for n, packet in held.packets.items()
+        }
+        assert table._ages.keys() == places.keys()
+        assert all(len(packet.parts) < packet.count for packet in places.values())
+        for held in table._by_id.values():
+            assert held.packets, "no empty places are left behind"
+            assert held.cost == sum(
+                len(body) + 128 for packet in held.packets.values() for body in packet.parts.values()
+            )
+        assert table.cost == sum(held.cost for held in table._by_id.values())
 
 
 # --- in a session ------------------------------------------------------------------------------------

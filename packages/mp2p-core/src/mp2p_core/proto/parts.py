@@ -142,6 +142,16 @@ class _Packet:
         self.cost = 0
 
 
+class _Held:
+    """What is held for one id."""
+
+    __slots__ = ("cost", "packets")
+
+    def __init__(self) -> None:
+        self.packets: dict[int, _Packet] = {}  # by number, the oldest first
+        self.cost = 0
+
+
 class Reassembly:
     """Parts of large packets, of all sessions, until a packet is whole.
 
@@ -150,53 +160,57 @@ class Reassembly:
     together; what has waited longest goes, and is sent again, smaller.
     """
 
-    __slots__ = ("_by_id", "_packets", "cost")
+    __slots__ = ("_ages", "_by_id", "cost")
 
     def __init__(self) -> None:
-        self._packets: OrderedDict[tuple[bytes, int], _Packet] = OrderedDict()  # the oldest first
-        self._by_id: dict[bytes, dict[int, _Packet]] = {}  # the same, by number, the oldest first
+        self._ages: OrderedDict[tuple[bytes, int], None] = OrderedDict()  # id and number, the oldest first
+        self._by_id: dict[bytes, _Held] = {}
         self.cost = 0
         """About how many bytes of memory are held."""
 
     def add_untrusted(self, header: PartHeader, body: bytes) -> bytes | None:
         """Take a part; returns the packet's ciphertext and tag once it is whole."""
         index, count, receive_id, number = header
-        packet = self._packets.get((receive_id, number))
-        if packet is None or packet.count != count:
+        held = self._by_id.get(receive_id)
+        packet = None if held is None else held.packets.get(number)
+        if held is None or packet is None or packet.count != count:
             # A contradiction: the genuine packet may be either. The newer one wins, and costs the other.
             self.drop(receive_id, number)
-            packet = self._packets[receive_id, number] = _Packet(count)
-            self._by_id.setdefault(receive_id, {})[number] = packet
+            held = self._by_id.setdefault(receive_id, _Held())
+            packet = held.packets[number] = _Packet(count)
+            self._ages[receive_id, number] = None
         elif index in packet.parts:
             return None
         packet.parts[index] = body
-        cost = len(body) + _PART_COST
-        packet.cost += cost
-        self.cost += cost
         if len(packet.parts) == count:
             self.drop(receive_id, number)
             return b"".join([packet.parts[i] for i in range(count)])
-        held = self._by_id[receive_id]
-        while len(held) > _MAX_PACKETS or sum(each.cost for each in held.values()) > _MAX_COST:
-            self.drop(receive_id, next(iter(held)))
+        cost = len(body) + _PART_COST
+        packet.cost += cost
+        held.cost += cost
+        self.cost += cost
+        while len(held.packets) > _MAX_PACKETS or held.cost > _MAX_COST:
+            self.drop(receive_id, next(iter(held.packets)))
         while self.cost > _MAX_COST_OF_ALL:
-            self.drop(*next(iter(self._packets)))
+            self.drop(*next(iter(self._ages)))
         return None
 
     def drop(self, receive_id: bytes, number: int) -> None:
         """Forget a packet, when it is there."""
-        packet = self._packets.pop((receive_id, number), None)
-        if packet is not None:
+        held = self._by_id.get(receive_id)
+        packet = None if held is None else held.packets.pop(number, None)
+        if held is not None and packet is not None:
+            del self._ages[receive_id, number]
             self.cost -= packet.cost
-            held = self._by_id[receive_id]
-            del held[number]
-            if not held:
+            held.cost -= packet.cost
+            if not held.packets:
                 del self._by_id[receive_id]
 
     def forget(self, receive_id: bytes) -> None:
         """Forget everything of an id."""
-        for number in list(self._by_id.get(receive_id, ())):
-            self.drop(receive_id, number)
+        if (held := self._by_id.get(receive_id)) is not None:
+            for number in list(held.packets):
+                self.drop(receive_id, number)
 
     def __len__(self) -> int:
-        return len(self._packets)
+        return len(self._ages)
