@@ -128,6 +128,12 @@ def test_parts_out_of_order_or_of_several_packets_are_taken_apart() -> None:
                 assert len(body) == 4000
 
 
+def test_a_packet_whose_last_part_is_another_ones_is_taken_apart() -> None:
+    one, other = datagrams(bytes(4000), 7), datagrams(bytes(4000), 8)
+    made = [*one[:-1], other[-1]]
+    assert list(split_untrusted(b"".join(made), D)) == [(None, each) for each in made]
+
+
 def test_other_datagrams_in_the_same_train_are_handed_on_as_they_are() -> None:
     made = datagrams(bytes(2 * (D - 20)), 7)
     train = b"\x14" + bytes(D - 1) + b"".join(made) + b"\x14\xff"
