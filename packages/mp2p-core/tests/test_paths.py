@@ -123,6 +123,13 @@ def test_R5_what_the_address_policy_refuses_is_never_sent_to(why: str) -> None:
     assert paths.packets(NOW + 100.0) == []
 
 
+def test_R5_a_source_speaks_for_the_channel_that_it_was_heard_on_only() -> None:
+    infos = {number: ChannelInfo(OURS[V4], 1200, may_answer) for number in (0, 1)}
+    shared = PathRules(infos, random=bytes, counters=defaultdict(int), now=NOW)
+    found = shared.targets_untrusted(SOURCE[V4], 1, HEARD[V4])
+    assert [target.channel for target in found] == [1]
+
+
 def test_R5_a_scope_wider_than_ours_is_refused() -> None:
     infos = {V4: ChannelInfo(derive_group_v4(b"us", Reach.SITE, 1024), 1200, may_answer)}
     shared = PathRules(infos, random=bytes, counters=defaultdict(int), now=NOW)
