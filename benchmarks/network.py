@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-__all__ = ["LOOPBACK", "ONE_CORE", "PORT", "End", "Place", "namespaces", "namespaces_work"]
+__all__ = ["LOOPBACK", "ONE_CORE", "PORT", "End", "Place", "namespaces", "namespaces_work", "receive_apart"]
 
 PORT: Final = 4741
 """Not mp2p's usual port, so that nodes of other programs on this machine are not heard."""
@@ -102,6 +102,19 @@ def namespaces() -> Iterator[Place]:
         yield Place("namespaces", client, server, "link")
     finally:
         _remove()
+
+
+@contextmanager
+def receive_apart(place: Place) -> Iterator[None]:
+    """Have the kernel receive in threads of its own; else a veth pair does that within the sender's system call."""
+    ends = [end.namespace for end in (place.client, place.server) if end.namespace]
+    for namespace in ends:  # a veth interface polls, as that takes, only while it joins what it receives
+        _ip("netns", "exec", namespace, "ethtool", "-K", "veth0", "gro", "on")
+    for value in "1", "0":
+        for namespace in ends:
+            _ip("netns", "exec", namespace, "sh", "-c", f"echo {value} > /sys/class/net/veth0/threaded")
+        if value == "1":
+            yield
 
 
 def _wait_for_carrier(name: str) -> None:

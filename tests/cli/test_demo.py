@@ -62,6 +62,10 @@ def test_the_whole_story(mp2p: Any, parse_lines: Any) -> None:
     assert silence["knocks"] >= 1
     assert silence["answers"] == 0
     assert silence["key"] not in (alice["key"], bob["key"])
+    (published,) = events["published"]
+    assert (published["messages"], published["subscribers"]) == (30, 8)
+    assert 30 <= published["datagrams"] < 60
+    assert not published["plaintext_found"]
     assert len(events["done"]) == 1
     assert not (mp2p.home / "config").exists(), "the demo keeps nothing"
 
@@ -81,7 +85,7 @@ def test_L6_an_interrupted_demo_leaves_no_process(mp2p: Any, number: int, code: 
     while demo.event()["event"] != "handshake":
         pass
     started = actors(psutil.Process(demo.process.pid))
-    assert len(started) == 3
+    assert len(started) == 4
     assert demo.end(number) == code
     assert gone(started)
     assert demo.errors() == ""
@@ -123,6 +127,11 @@ LIE = {
         "import mp2p_rpc\nreal = mp2p_rpc.open_node\n"
         "mp2p_rpc.open_node = lambda key=None, *, allow='nobody', **rest: real(key, allow='any', **rest)\n",
         "the stranger was answered",
+    ),
+    "a copy for each": (
+        "from mp2p_core.groups import Groups\nreal = Groups.send\n"
+        "Groups.send = lambda self, group, datagrams: [real(self, group, datagrams) for _ in range(8)]\n",
+        "one for each subscriber",
     ),
     "other text": (
         "import mp2p.cli.demo.actors as a\na.REPLY = 'something else'\n",

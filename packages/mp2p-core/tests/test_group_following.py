@@ -28,7 +28,7 @@ class Reader:
         self.publisher = Publisher(
             OWNER,
             "topic",
-            bytes(20),
+            [bytes(20)],
             allow=lambda _key: True,
             now=self.now,
             rate=rate,

@@ -21,6 +21,7 @@ GRANT = g.Grant(
 )  # fmt: skip
 CONTROLS: list[g.Control] = [
     g.Ask(TOPIC, RUN, 2**40, 7, fresh=True),
+    g.Ask(TOPIC, RUN, 2**40, 7, fresh=False, kinds=b"\4\6"),
     GRANT,
     g.Refuse(TOPIC, g.REFUSE_REVOKED, "no"),
     g.Leave(TOPIC),
@@ -28,6 +29,7 @@ CONTROLS: list[g.Control] = [
     g.Backlog(TOPIC, RUN, 12, last=True, messages=[b"a", b"", b"bcd"]),
     g.Backlog(TOPIC, RUN, 12, last=False, messages=[]),
     g.Relay(TOPIC, b"datagram"),
+    g.Confirm(TOPIC, CHANNEL, 2**40),
 ]
 
 

@@ -226,6 +226,12 @@ def test_G4_an_insider_claims_a_far_seq_in_vain(seq: int) -> None:
         assert pair.state == before
 
 
+def test_G4_what_is_far_ahead_takes_no_place_among_what_waits() -> None:
+    pair = Pair()
+    assert pair.take(pair.forge(COVERED, c.GROUP_WINDOW - 1)) == "Unproven"
+    assert pair.take(pair.forge(COVERED, c.GROUP_WINDOW)) == "group-ahead"
+
+
 def test_G5_a_far_generation_is_refused_before_anything_is_computed() -> None:
     pair = Pair()
     before = pair.state
@@ -297,6 +303,14 @@ def test_G6_a_signed_manifest_of_none_or_of_too_many_is_silent(count: int) -> No
     assert pair.take(pair.forge(plain + pair.keys.sign(b"mp2p-v1 group\0" + OWNER + header + plain), 1)) == (
         "group-malformed"
     )
+    assert pair.state == before
+
+
+@pytest.mark.parametrize("kind", [0, la.PARITY, 7, 15])
+def test_a_publisher_that_signs_what_has_no_signature_is_silent(kind: int) -> None:
+    pair = Pair()
+    before = pair.state
+    assert pair.take(pair.sealer._signed(bytes((kind,)) + HELLO[1:], 1)) == "group-malformed"
     assert pair.state == before
 
 

@@ -42,7 +42,7 @@ class Pair:
         rng = random.Random(seed)
         self.now = 100.0
         self.publisher = Publisher(
-            OWNER, "topic", GROUP, allow=allow, now=self.now, random=rng.randbytes, **options
+            OWNER, "topic", [GROUP], allow=allow, now=self.now, random=rng.randbytes, **options
         )
         self.subscriber = Subscriber(OWNER, "topic", history=5, random=rng.randbytes)
         self.subscriber.set_rtt(0.002)
@@ -98,6 +98,29 @@ def test_joining_takes_a_grant_and_a_backlog() -> None:
     ]
     assert list(pair.publisher.events()) == [MemberJoined("session", KEY)]
     assert pair.subscriber.channels == (grant.channel,)
+
+
+def test_each_hears_the_first_group_that_it_can_and_none_is_sent_to_for_nobody() -> None:
+    groups = [bytes((kind,)) * 20 for kind in (4, 6, 0x80)]
+    rng = random.Random(1)
+    publisher = Publisher(OWNER, "topic", groups, allow=lambda _key: True, now=0.0, random=rng.randbytes)
+    assert publisher.destinations == []
+    wanted = {b"": 0, b"\6": 1, b"\6\4": 0, b"\x80\6": 1, b"\7": 0}
+    for n, kinds in enumerate(wanted):
+        asking = g.Ask(publisher.topic, g.NO_RUN, 0, 0, fresh=True, kinds=kinds)
+        publisher.receive_control_untrusted(n, KEY, asking.pack(), 0.0)
+    publisher.transmits(0.0)
+    grants = {n: g.parse_control_untrusted(data) for n, data in publisher.controls() if data[0] == 2}
+    assert [grants[n].group for n in range(5)] == [groups[place] for place in wanted.values()]
+    assert publisher.destinations == groups[:2]
+    for n in (1, 3):
+        publisher.ended(n)
+    assert publisher.destinations == groups[:1]
+    # Asking again on the same session, now from another network.
+    again = g.Ask(publisher.topic, g.NO_RUN, 0, 0, fresh=True, kinds=b"\x80")
+    publisher.receive_control_untrusted(0, KEY, again.pack(), 1.0)
+    publisher.transmits(1.0)
+    assert publisher.destinations == [groups[0], groups[2]]
 
 
 def test_asking_again_for_the_keys_brings_the_same_grant_and_opens_nothing_more() -> None:
@@ -402,22 +425,6 @@ def test_a_newcomer_is_not_waited_for_and_one_who_leaves_no_longer() -> None:
     assert not pair.publisher.undelivered
 
 
-def test_a_new_epoch_is_delivered_with_its_first_report() -> None:
-    pair = Pair()
-    pair.join()
-    pair.publisher.receive_control_untrusted("other", b"o" * 32, ask(pair), pair.now)
-    pair.now += 1
-    pair.exchange()
-    pair.send(b"lost")
-    pair.publisher.revoke(b"o" * 32, pair.now)
-    pair.exchange()
-    assert pair.publisher.undelivered
-    pair.now += 2
-    pair.subscriber.handle_timeout(pair.now)
-    pair.exchange()
-    assert not pair.publisher.undelivered
-
-
 def test_nobody_has_to_have_all_of_a_best_effort_topic() -> None:
     pair = Pair(mode=g.BEST_EFFORT)
     pair.join()
@@ -457,3 +464,31 @@ def test_P1_whatever_comes_in_nothing_is_raised(inputs: list[tuple[int, bytes]],
         pair.publisher.transmits(pair.now)
         pair.publisher.timeout()
         pair.subscriber.timeout()
+
+
+def test_what_an_ended_epoch_lacks_is_not_delivered_by_the_next_one() -> None:
+    pair = Pair()
+    pair.join()
+    pair.publisher.receive_control_untrusted("other", b"o" * 32, ask(pair), pair.now)
+    pair.now += 0.1
+    pair.exchange()
+    (lost,) = pair.send(b"lost for now")
+    pair.publisher.revoke(b"o" * 32, pair.now)
+    pair.exchange()
+    pair.now += 0.2
+    for datagram in pair.send(b"in the new epoch"):
+        pair.subscriber.receive_untrusted(datagram, pair.now)
+
+    def delivered() -> bool:
+        pair.publisher.confirm()
+        for _ in range(2):
+            pair.exchange()
+            pair.subscriber.handle_timeout(pair.now)
+        return not pair.publisher.undelivered
+
+    assert not delivered()
+    pair.now += 2
+    pair.subscriber.handle_timeout(pair.now)
+    assert not delivered(), "a report of the new epoch says nothing of the old one"
+    pair.subscriber.receive_untrusted(lost, pair.now)
+    assert delivered()

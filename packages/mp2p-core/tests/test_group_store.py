@@ -231,6 +231,13 @@ def test_who_is_deaf_is_repaired_alone() -> None:
     assert one.asked(b"c", [1]) == [1]
 
 
+def test_what_waits_for_a_session_that_does_not_take_it_is_bounded() -> None:
+    one = member()
+    taken = sum(one.relay(bytes(16), bytes(1000)) for _ in range(3000))
+    assert c.RELAY_QUEUE <= one.outbox_size < c.RELAY_QUEUE + 1100
+    assert taken == len(one.outbox) < 1100
+
+
 def test_repairs_for_one_have_an_allowance_of_their_own() -> None:
     traffic = Traffic()
     one = member(traffic)

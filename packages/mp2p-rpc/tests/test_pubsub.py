@@ -293,6 +293,53 @@ async def test_lost_datagrams_are_repaired() -> None:
             assert count > 10
 
 
+async def test_what_was_sent_last_arrives_though_the_block_ends_and_datagrams_are_lost() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with AsyncExitStack() as stack:
+            async with publisher.publish(READINGS, allow="any") as pub:
+                feed = await stack.enter_async_context(subscriber.subscribe(publisher.contact, READINGS))
+                with anyio.fail_after(10):
+                    await pub.ready(1)
+                lost = 0
+
+                def drop(datagram: bytes) -> bool:
+                    nonlocal lost
+                    lost += datagram[0] == 0x15
+                    return datagram[0] == 0x15 and lost < 6
+
+                net.hub.drop = drop
+                for number in range(300):
+                    await pub.send(Reading("roof", float(number)))
+            items = await take(feed, 301)
+        assert lost >= 6
+        assert sorted(item.value.celsius for item in items[:300]) == [float(number) for number in range(300)]
+        assert "stopped" in items[300].reason
+
+
+async def test_delivered_means_that_every_subscriber_has_it_also_in_a_new_epoch() -> None:
+    async with scene() as net:
+        publisher, one, two = await net.node(), await net.node(), await net.node()
+        async with (
+            publisher.publish(READINGS, allow="any") as pub,
+            one.subscribe(publisher.contact, READINGS) as feed,
+            two.subscribe(publisher.contact, READINGS),
+        ):
+            with anyio.fail_after(10):
+                await pub.delivered()
+                await pub.ready(2)
+                for number in range(20):
+                    await pub.send(Reading("roof", float(number)))
+                await pub.delivered()
+                assert len(feed._queue) == 20
+                net.hub.drop = lambda datagram: datagram[0] == 0x15
+                await pub.send(Reading("roof", 20.0))
+                await pub.drained()
+                await pub.revoke(two.key)
+                await pub.delivered()  # it came over the session, on the third question
+                assert len(feed._queue) == 21
+
+
 async def test_without_multicast_messages_come_over_the_session_and_that_is_said(until: Until) -> None:
     async with scene() as net:
         publisher, subscriber = await net.node(), await net.node()

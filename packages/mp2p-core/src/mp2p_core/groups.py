@@ -45,21 +45,28 @@ class Groups:
         self._tasks = tasks
         self._memberships: dict[Address, _Membership] = {}
 
-    def choose(self, seed: bytes) -> Address:
-        """Choose a group that follows from 32 bytes, on the first transport of the node."""
+    def choose(self, seed: bytes) -> list[Address]:
+        """Choose groups that follow from 32 bytes: one for each kind of address, on the first transport that has it."""
         wanted = self._opened.wanted
-        for transport, _ in self._opened.channels:
+        found: dict[int, Address] = {}
+        for transport, channel in self._opened.channels:
+            if channel.address[0] in found:
+                continue
             address = transport.derive_address(seed, wanted.reach, wanted.port)
-            if address is not None:
-                return address
-            return transport.create_address(
-                key=seed,
-                reach=wanted.reach,
-                port=wanted.port,
-                interfaces=wanted.interfaces,
-                random=lambda n: seed[:n],
-            )
-        raise UsageError("this node has no channel open")
+            if address is None:
+                address = transport.create_address(
+                    key=seed, reach=wanted.reach, port=wanted.port, interfaces=wanted.interfaces,
+                    random=lambda n: seed[:n],
+                )  # fmt: skip
+            found[address[0]] = address
+        if not found:
+            raise UsageError("this node has no channel open")
+        return list(found.values())
+
+    @property
+    def kinds(self) -> bytes:
+        """The kinds of group addresses that this node can listen on, a byte each."""
+        return bytes({channel.address[0]: None for _, channel in self._opened.channels})
 
     def send(self, group: Address, datagrams: Sequence[bytes]) -> None:
         """Hand datagrams to the network, in order, on the transport that the group is an address of. Never blocks."""

@@ -48,6 +48,8 @@ T = TypeVar("T")
 _LARGE_REQUESTS: Final = 4
 """Large requests of one peer that are read at the same time; the others wait, unread, in their streams."""
 _LIMITS: Final = Limits()
+_LINGER: Final = 2.0
+"""Seconds that a publication stays after its block for those who have not got everything."""
 _RETRY: Final = Retry()
 
 
@@ -300,23 +302,24 @@ class Node(mp2p_core.Node):
         """Publish a topic within the block: `async with node.publish(topic, allow=...) as pub: await pub.send(value)`.
 
         allow: who may subscribe (see `Allow`; patterns of methods are of names of topics here); it also lets them
-        connect. One datagram on the wire serves any number of subscribers. Raises `UsageError` when this node
-        publishes a topic of this name already, `ContactError` or `BadKey`. Protocol section 8.
+        connect. One datagram on the wire serves any number of subscribers. A block that ends without an exception waits
+        for up to two seconds until its subscribers have everything. Raises `UsageError` when this node publishes a
+        topic of this name already, `ContactError` or `BadKey`. Protocol section 8.
         """
         policy = policy_for(allow)
         if self._desk.publishes(self.key.raw, topic.name):
             raise UsageError(f"this node publishes {topic.name!r} already")
-        group = self.groups.choose(hashlib.blake2s(self.key.raw + topic.name.encode()).digest())
+        groups = self.groups.choose(hashlib.blake2s(self.key.raw + topic.name.encode()).digest())
         publisher = make_publisher(
             self.key.raw,
             topic,
-            group,
+            groups,
             lambda raw: policy.may_call(PublicKey(raw), topic.name),
             self._clock(),
             self.groups.datagram_size,
         )
         publication = Publication(
-            topic, publisher, group, self.groups, self._clock, self._desk.tell, self._desk.room
+            topic, publisher, self.groups, self._clock, self._desk.tell, self._desk.room
         )
         self._desk.add(publication, policy)
         self.server.published += 1
@@ -326,6 +329,7 @@ class Node(mp2p_core.Node):
                 with self._running(publication.run):
                     try:
                         yield publication
+                        await publication.delivered(_LINGER)
                     finally:
                         publication.close()
         finally:

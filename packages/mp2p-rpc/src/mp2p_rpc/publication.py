@@ -16,7 +16,7 @@ from mp2p_rpc.topic import MODES, Topic
 from mp2p_rpc.topic_status import TopicStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mp2p_core.groups import Groups
     from mp2p_core.transport import Address
@@ -52,7 +52,6 @@ class Publication(Generic[T]):
         self,
         topic: Topic[T],
         publisher: Publisher,
-        group: Address,
         groups: Groups,
         clock: Callable[[], float],
         tell: Callable[[Hashable, bytes], None],
@@ -61,7 +60,6 @@ class Publication(Generic[T]):
         self.topic = topic
         self.publisher = publisher
         """The protocol's half of it."""
-        self._group = group
         self._groups = groups
         self._clock = clock
         self._tell = tell
@@ -141,12 +139,13 @@ class Publication(Generic[T]):
     async def delivered(self, within: float = 10) -> bool:
         """Wait until every subscriber has all that was sent, at most so many seconds; returns whether it has.
 
-        To be called before leaving the block of `Node.publish`, after which nothing that was lost is repaired. It takes
-        a second or so: subscribers say with their reports how far they are. Of a best-effort topic nobody is to have
-        all, so this is `drained`. Raises `Closed`.
+        What a subscriber has may still wait for its application there. Leaving the block of `Node.publish` does this
+        for two seconds. Of a best-effort topic nobody is to have all, so this is `drained`. Raises `Closed`.
         """
         with anyio.move_on_after(within) as scope:
             await self.drained()
+            self.publisher.confirm()
+            self.wake()
             while self.publisher.undelivered:
                 await self._change()
                 self._check_open()
@@ -157,6 +156,11 @@ class Publication(Generic[T]):
         while len(self.publisher.members) < count:
             self._check_open()
             await self._change()
+
+    @property
+    def groups(self) -> tuple[Address, ...]:
+        """Return the multicast groups that it is sent to where somebody listens, one for each kind of address."""
+        return self.publisher.groups
 
     def subscribers(self) -> tuple[PublicKey, ...]:
         """Return the keys of those who are subscribed now."""
@@ -226,7 +230,8 @@ class Publication(Generic[T]):
     def flush(self) -> None:
         """Hand over everything that may leave now."""
         if datagrams := self.publisher.transmits(self._clock()):
-            self._groups.send(self._group, datagrams)
+            for group in self.publisher.destinations:
+                self._groups.send(group, datagrams)
         for member, data in self.publisher.controls(self._room):
             self._tell(member, data)
         for event in self.publisher.events():
@@ -257,13 +262,18 @@ class _PresenceReader(AsyncIterator[Presence]):
 
 
 def make_publisher(
-    owner: bytes, topic: Topic[Any], group: Address, allow: Callable[[bytes], bool], now: float, datagram: int
+    owner: bytes,
+    topic: Topic[Any],
+    groups: Sequence[Address],
+    allow: Callable[[bytes], bool],
+    now: float,
+    datagram: int,
 ) -> Publisher:
     """Make the protocol's half of a publication."""
     return Publisher(
         owner,
         topic.name,
-        group,
+        groups,
         allow=allow,
         now=now,
         mode=MODES[topic.reliability],

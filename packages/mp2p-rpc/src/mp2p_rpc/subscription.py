@@ -18,11 +18,11 @@ from mp2p_core.proto.group.layout import CHANNEL
 from mp2p_core.proto.group.subscriber import Subscriber
 from mp2p_core.transport import Train
 from mp2p_rpc.desk import NACK, Topics
-from mp2p_rpc.errors import BadMessage, CallError, NotAllowed
+from mp2p_rpc.errors import CallError, NotAllowed
 from mp2p_rpc.followed import Followed, Source
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.outbox import Outbox
-from mp2p_rpc.topic import Gap, Message, decode_untrusted
+from mp2p_rpc.topic import Gap, Message, messages_untrusted
 
 if TYPE_CHECKING:
     from mp2p_core import Contact
@@ -171,7 +171,7 @@ class Feed(AsyncIterator[Any]):
         known = self._followed.get((key, name))
         if known is not None and not known.subscriber.ended:
             return
-        subscriber = Subscriber(key.raw, name, history=self._history)
+        subscriber = Subscriber(key.raw, name, history=self._history, kinds=self._node.groups.kinds)
         found = self._followed[key, name] = Followed(source, name, subscriber, self._clock())
         self._by_topic[subscriber.topic] = found
         source.topics[name] = True
@@ -287,20 +287,13 @@ class Feed(AsyncIterator[Any]):
             self._put(Gap(key, name, None, None, event.text or "the publisher has ended this topic"))
 
     def _messages(self, key: PublicKey, name: str, number: int, messages: Sequence[bytes]) -> None:
-        codec, queue, bounded = self._codec, self._queue, self._overflow != "block"
-        item: Message[Any] | Gap
-        for data in messages:
-            try:
-                published, value = decode_untrusted(codec, data, _LIMITS)
-                item = Message(value, key, name, number, published)
-            except BadMessage as error:
-                item = Gap(key, name, number, 1, f"the message does not fit the type: {error}")
-            if bounded:
+        items = messages_untrusted(self._codec, _LIMITS, key, name, number, messages)
+        if self._overflow == "block":
+            self._queue.extend(items)
+            self._fill()
+        else:
+            for item in items:
                 self._put(item)
-            else:
-                queue.append(item)
-            number += 1
-        self._fill()
 
     def _put(self, item: Message[Any] | Gap) -> None:
         queue = self._queue

@@ -183,7 +183,7 @@ class GroupSim:
 
     def _publisher(self) -> Publisher:
         return Publisher(
-            OWNER, "topic", GROUP, allow=self._allows, now=self.clock.now, random=self.rng.randbytes,
+            OWNER, "topic", [GROUP], allow=self._allows, now=self.clock.now, random=self.rng.randbytes,
             suite=self.shared.suite, **self.options,
         )  # fmt: skip
 

@@ -2,13 +2,14 @@
 
 All but GROUP_NACK travel as reliable messages, in order: `type u8 | topic id 16 | ...`
 
-    01 ASK      run 8 | next number u64 | history u32 | flags u8 (1 FRESH)       subscriber
+    01 ASK      run 8 | next number u64 | history u32 | flags u8 (1 FRESH) | n u8 | kinds n    subscriber
     02 GRANT    see `Grant`                                                  publisher
     03 REFUSE   code u8 | len u8 | text                                      publisher
     04 LEAVE                                                                 subscriber
     05 REPORT   channel 8 | highest u64 | next u64 | expected u32 | lost u32 | rtt us u32 | flags u8 (1 DEAF, 2 SLOW)
     06 BACKLOG  run 8 | first number u64 | flags u8 (1 LAST) | count u16 | count x length u32 | messages
-    07 RELAY    a GROUP datagram
+    07 RELAY    a GROUP datagram                                             publisher
+    08 CONFIRM  channel 8 | last u64                                         publisher
 
 GROUP_NACK is frame 0x20 of the session: `channel 8 | base u64 | n u8 <= 64 | bitmap n`; bit i of the bitmap,
 counted from the lowest bit of its first byte, asks for seq base + i.
@@ -37,6 +38,7 @@ __all__ = [
     "REPAIRED",
     "Ask",
     "Backlog",
+    "Confirm",
     "Control",
     "Grant",
     "Leave",
@@ -56,6 +58,7 @@ _LEAVE: Final = 4
 _REPORT: Final = 5
 _BACKLOG: Final = 6
 _RELAY: Final = 7
+_CONFIRM: Final = 8
 
 BEST_EFFORT: Final = 0
 REPAIRED: Final = 1
@@ -75,10 +78,11 @@ NO_RUN: Final = bytes(8)
 """In ASK: has heard nothing of this topic yet."""
 
 _HEAD = struct.Struct(">B16s")
-_ASK_BODY = struct.Struct(">8sQIB")
+_ASK_BODY = struct.Struct(">8sQIBB")
 _GRANT_BODY = struct.Struct(f">8sIH32s32sQ{ADDRESS_SIZE}sIHQQ8sBB")
 _REFUSE_BODY = struct.Struct(">BB")
 _REPORT_BODY = struct.Struct(">8sQQIIIB")
+_CONFIRM_BODY = struct.Struct(">8sQ")
 _BACKLOG_BODY = struct.Struct(">8sQBH")
 _NACK = struct.Struct(">8sQB")
 _MAX_TEXT: Final = 255
@@ -90,7 +94,8 @@ class Ask(NamedTuple):
 
     `run` and `number` say what it has: of that run of the publisher, everything before that message.
     `history` is how many of the last messages a newcomer wants. `fresh`: not granted anything yet on this
-    session, so that a BACKLOG has to follow; else only the keys are wanted, of what it is in already.
+    session, so that a BACKLOG has to follow; else only the keys are wanted, of what it is in already. `kinds` are the
+    kinds of addresses (protocol section 3) that it can listen on, a byte each; none: any.
     """
 
     topic: bytes
@@ -98,12 +103,12 @@ class Ask(NamedTuple):
     number: int
     history: int
     fresh: bool
+    kinds: bytes = b""
 
     def pack(self) -> bytes:
         """Pack a control message."""
-        return _HEAD.pack(_ASK, self.topic) + _ASK_BODY.pack(
-            self.run, self.number, self.history, int(self.fresh)
-        )
+        body = _ASK_BODY.pack(self.run, self.number, self.history, int(self.fresh), len(self.kinds))
+        return _HEAD.pack(_ASK, self.topic) + body + self.kinds
 
 
 class Grant(NamedTuple):
@@ -226,7 +231,19 @@ class Relay(NamedTuple):
         return _HEAD.pack(_RELAY, self.topic) + self.datagram
 
 
-Control: TypeAlias = Ask | Grant | Refuse | Leave | Report | Backlog | Relay
+class Confirm(NamedTuple):
+    """Asks for a REPORT as soon as everything up to this seq has been passed on."""
+
+    topic: bytes
+    channel: bytes
+    last: int
+
+    def pack(self) -> bytes:
+        """Pack a control message."""
+        return _HEAD.pack(_CONFIRM, self.topic) + _CONFIRM_BODY.pack(self.channel, self.last)
+
+
+Control: TypeAlias = Ask | Grant | Refuse | Leave | Report | Backlog | Relay | Confirm
 
 
 def _parse_backlog_untrusted(topic: bytes, data: bytes, at: int) -> Backlog:
@@ -261,10 +278,16 @@ def parse_control_untrusted(data: bytes) -> Control:
             return Refuse(topic, code, text.decode(errors="replace"))
         body = data[at:]
         if kind == _ASK:
-            run, number, history, flags = _ASK_BODY.unpack(body)
-            return Ask(topic, run, number, history, bool(flags & 1))
+            run, number, history, flags, count = _ASK_BODY.unpack_from(body)
+            kinds = body[_ASK_BODY.size :]
+            if len(kinds) != count:
+                raise BadPacket("control-malformed")
+            return Ask(topic, run, number, history, bool(flags & 1), kinds)
         if kind == _GRANT:
             return _grant_untrusted(topic, body)
+        if kind == _CONFIRM:
+            channel, last = _CONFIRM_BODY.unpack(body)
+            return Confirm(topic, channel, min(last, 2**63 - 1))
         if kind == _REPORT:
             channel, highest, next_seq, expected, lost, rtt, flags = _REPORT_BODY.unpack(body)
             return Report(

@@ -6,13 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.group.control import Grant
 from mp2p_core.proto.group.keys import SendKeys
 from mp2p_core.proto.group.sealing import Sealer
 from mp2p_core.proto.group.store import Store
 
 if TYPE_CHECKING:
     from mp2p_core.proto.group.keys import GroupSuite
-    from mp2p_core.transport import RandomBytes
+    from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Epochs"]
 
@@ -65,6 +66,18 @@ class Epochs:
     def worn_out(self, number: int, now: float) -> bool:
         """Tell whether the epoch has lasted long enough, before message `number`."""
         return now >= self.began + c.GROUP_EPOCH_LIFE or number >= self.first_number + c.GROUP_EPOCH_MESSAGES
+
+    def grant(
+        self, topic: bytes, *, group: Address, history: int, number: int, run: bytes, mode: int
+    ) -> Grant:
+        """Make the GRANT of the present epoch, from here on."""
+        keys = self.sealer.keys
+        return Grant(
+            topic=topic, channel=keys.channel, epoch=keys.epoch, generation=keys.generation,
+            chain_key=keys.chain_key, signing_key=keys.signing_key, next_seq=self.sealer.next_seq, group=group,
+            history=history, heartbeat_ms=int(c.HEARTBEAT_LAST * 1000), last_seq=self.last_seq, number=number,
+            run=run, mode=mode, backlog=False,
+        )  # fmt: skip
 
     def step(self) -> bool:
         """See to it that newcomers cannot read what has been sent; False when that takes a new epoch."""

@@ -36,7 +36,7 @@ class Lane:
 
     __slots__ = (
         "_blocks", "_counted", "_counted_lost", "_feed", "_first", "_number", "_opener", "_ordered", "_passed",
-        "_restored", "_turn", "channel", "early", "epoch", "expires", "forged", "wanted", "window",
+        "_restored", "begun", "channel", "early", "epoch", "expires", "forged", "wanted", "window",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +54,8 @@ class Lane:
         """Datagrams that a member made, and not the publisher."""
         self._restored: list[bytes] = []  # made from others, and to be taken as if they had come
         self._blocks: dict[int, Block] | None = {} if grant.mode != BEST_EFFORT else None
-        self._turn = False
+        self.begun = False
+        """Whether it is its turn: all epochs before it are complete."""
         self._number = grant.number
         self._ordered = grant.mode == ORDERED
         self._opener = Opener(owner, grant, suite)
@@ -120,7 +121,7 @@ class Lane:
         All others, and whatever is not the usual course, are for `receive_untrusted`.
         """
         window = self.window
-        if not self._turn or window or self.wanted or window.last is not None:
+        if not self.begun or window or self.wanted or window.last is not None:
             return 0
         seq = window.base
         count, found = self._opener.open_covered_untrusted(datagrams, seq)
@@ -264,7 +265,7 @@ class Lane:
     def _pass(self, entry: Entry | None) -> None:
         if entry is _NOTHING:
             return
-        if not self._turn:
+        if not self.begun:
             self._passed.append(entry)
         elif entry is None:
             self._feed.lost()
@@ -273,7 +274,7 @@ class Lane:
 
     def begin_turn(self) -> None:
         """Pass on what waits, and from now on everything."""
-        self._turn = True
+        self.begun = True
         while self._passed:
             self._pass(self._passed.popleft())
 
@@ -285,6 +286,11 @@ class Lane:
             self._extend(window.last, now)
             self._advance()
             self.expires = now + c.OLD_EPOCH_LIFE
+
+    def known(self, last: int, now: float) -> None:
+        """Learn that there are seqs up to this one."""
+        if last > self.window.highest:
+            self._extend(last, now)
 
     def give_up(self) -> None:
         """Give up all that is missing."""

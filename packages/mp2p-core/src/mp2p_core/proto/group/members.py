@@ -32,7 +32,7 @@ class Member:
 
     __slots__ = (
         "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_moved_at", "_repaired", "_tellers", "_traffic",
-        "asks", "behind", "deaf", "grant", "greedy", "id", "key", "loss", "lossy_since", "next_seq", "outbox",
+        "asks", "behind", "deaf", "grant", "greedy", "group", "id", "key", "loss", "lossy_since", "next_seq", "outbox",
         "outbox_size", "rtt", "slow",
     )  # fmt: skip
 
@@ -41,6 +41,8 @@ class Member:
     ) -> None:
         self.id = member
         self.key = key
+        self.group = b""
+        """The address of the group that it listens on."""
         self.grant: Grant | None = None
         """What it may read of this epoch."""
         self.rtt = 0.0
@@ -153,6 +155,17 @@ class Member:
             asked.clear()
             self._asked_since = sent
         return list(seqs) if self.greedy or self.deaf else again
+
+    def repair(self, topic: bytes, store: Store, seqs: Sequence[int], now: float) -> int:
+        """Relay these, as far as that is allowed now; returns how many."""
+        repaired = 0
+        for seq in seqs:
+            datagram = store.get(seq)
+            assert datagram is not None
+            if self.may_repair(store.channel, seq, len(datagram), now):
+                self.relay(topic, datagram)
+                repaired += 1
+        return repaired
 
     def may_repair(self, channel: bytes, seq: int, size: int, now: float) -> bool:
         """Tell whether this datagram may go over its session again now, and note that it does."""

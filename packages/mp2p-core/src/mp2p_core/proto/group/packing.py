@@ -22,6 +22,8 @@ __all__ = ["Batch", "Outgoing"]
 
 _MAX_SEVERAL: Final = 255
 _LENGTH: Final = 2
+_MESSAGE_COST: Final = 64
+"""Bytes of memory that a message in the queue takes beside its content."""
 
 
 class Batch(NamedTuple):
@@ -56,6 +58,11 @@ class Outgoing:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def memory(self) -> int:
+        """How much memory those that wait take, in bytes."""
+        return self.size + len(self._queue) * _MESSAGE_COST
 
     @property
     def midway(self) -> bool:
@@ -130,19 +137,21 @@ class Outgoing:
                 self.next_number = number + 1
                 done.append(queue.popleft())
             return data_plain(kind, flags, number, piece)
-        total = size + _LENGTH + 1
-        count = 1
-        for message in islice(queue, 1, _MAX_SEVERAL):
-            total += len(message) + _LENGTH
-            if total > room:
+        room -= 1
+        messages = []
+        for message in islice(queue, _MAX_SEVERAL):
+            room -= len(message) + _LENGTH
+            if room < 0:
                 break
-            count += 1
-        self.next_number = number + count
-        if count == 1:
+            messages.append(message)
+        if len(messages) < 2:  # alone it may be longer than that
+            self.next_number = number + 1
             self.size -= size
             done.append(queue.popleft())
             return data_plain(kind, WHOLE, number, first)
-        messages = [queue.popleft() for _ in range(count)]
+        for _ in messages:
+            queue.popleft()
+        self.next_number = number + len(messages)
         self.size -= sum(map(len, messages))
         done += messages
         return several_plain(kind, number, messages)

@@ -1,7 +1,7 @@
 """A publisher of one topic, without I/O (docs/protocol.md, section 8).
 
 The caller names each subscriber's session as it likes (`member`). It brings what came on them
-(`receive_control_untrusted`, `nack_untrusted`, `ended`), sends what `transmits` returns to the group and what
+(`receive_control_untrusted`, `nack_untrusted`, `ended`), sends what `transmits` returns to the `destinations` and what
 `controls` yields to the sessions, and comes back at `timeout`.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mp2p_core.errors import BadPacket, MessageTooLarge
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-_MESSAGE_COST = 64
-"""Bytes of memory that a message in the queue takes beside its content."""
-
 
 def _unlimited(_member: Hashable) -> float:
     return math.inf
@@ -55,7 +52,7 @@ class Publisher:
         self,
         owner: bytes,
         name: str,
-        group: Address,
+        groups: Sequence[Address],
         *,
         allow: Callable[[bytes], bool],
         now: float,
@@ -66,15 +63,16 @@ class Publisher:
         random: RandomBytes = os.urandom,
         suite: GroupSuite = ED25519_CHACHAPOLY,
     ) -> None:
-        """Begin publishing topic `name` of the node with public key `owner` to the multicast `group`.
+        """Begin publishing topic `name` of the node with public key `owner` to multicast groups, the best one first.
 
+        One for each kind of address; each subscriber hears the first one of which it can.
         `allow` is asked for each key when keys are granted to it. `history` messages are kept for those who come
         late, `datagram` is the largest UDP payload, `rate` the bytes a second to begin with.
         """
         self.topic = topic_id(owner, name)
         self.run = random(8)
         self.counters: Counter[str] = Counter()
-        self._group = group
+        self.groups = tuple(groups)
         self._mode = mode
         self._traffic = traffic = Traffic()
         self._roster = Roster(self.topic, allow, traffic)
@@ -101,6 +99,11 @@ class Publisher:
         return self._roster.members
 
     @property
+    def destinations(self) -> list[Address]:
+        """The groups that somebody listens on: what `transmits` returns goes to each of them."""
+        return [group for group in self.groups if self._roster.groups[group]]
+
+    @property
     def rate(self) -> float:
         """Bytes a second that may leave."""
         return self._rate.rate
@@ -108,7 +111,7 @@ class Publisher:
     @property
     def full(self) -> bool:
         """Whether `send` has to wait for what was sent before."""
-        return self._outgoing.size + len(self._outgoing) * _MESSAGE_COST >= c.GROUP_QUEUE
+        return self._outgoing.memory >= c.GROUP_QUEUE
 
     @property
     def waiting(self) -> bool:
@@ -119,7 +122,8 @@ class Publisher:
     def undelivered(self) -> bool:
         """Whether a subscriber has not said yet that it has passed on all that has left.
 
-        They say so with their next report. Nobody repairs a best-effort topic, so there it is False.
+        They say so with their next report, or when asked to `confirm`. Nobody repairs a best-effort topic, so there
+        it is False.
         """
         return self._mode != g.BEST_EFFORT and any(
             member.next_seq < self._end_seq for member in self.members.values()
@@ -142,6 +146,10 @@ class Publisher:
     def drop_oldest(self) -> bool:
         """Give up the oldest message that has not begun to leave; subscribers are told of the gap."""
         return self._outgoing.drop_oldest()
+
+    def confirm(self) -> None:
+        """Ask every subscriber to report as soon as it has passed on all that has left."""
+        self._roster.confirm(self._epochs.store.channel, max(self._end_seq - 1, 0))
 
     def revoke(self, key: bytes, now: float) -> None:
         """Take the topic away from a key: whatever leaves from now on, it cannot read."""
@@ -226,12 +234,9 @@ class Publisher:
         if len(alone) < len(seqs):
             first = known.grant.next_seq if known.grant and known.grant.channel == store.channel else 1
             store.ask_untrusted([seq for seq in seqs if seq not in alone], first, known.spacing, now)
-        for seq in alone:
-            datagram = store.get(seq)
-            assert datagram is not None
-            if known.may_repair(store.channel, seq, len(datagram), now):
-                self.counters["repair-session"] += 1
-                known.relay(self.topic, datagram)
+        repaired = known.repair(self.topic, store, alone, now)
+        if repaired:
+            self.counters["repair-session"] += repaired
 
     def ended(self, member: Hashable) -> None:
         """Forget a subscriber whose session is gone; it asks again when it comes back."""
@@ -247,25 +252,21 @@ class Publisher:
         self._roster.review(now)
         self._roster.left = False
         self._roster.new_epoch()
-        # A report of the new epoch says that the subscriber has followed so far.
+        # A report of the new epoch with a seq says that the subscriber has all of the one before.
         self._end_seq = min(self._end_seq, self._epochs.sealer.next_seq)
         rtt = 0.0
         for member in self.members.values():
-            member.grant = self._grant(backlog=False)
+            member.grant = self._grant(member.group)
             member.tell(member.grant)
             rtt = max(rtt, member.rtt)
         if self.members:
             # Time for the keys to arrive: datagrams that come before them have to be repaired.
             self._settled = now + min(max(2 * rtt, c.SETTLE_MIN), c.SETTLE_MAX)
 
-    def _grant(self, *, backlog: bool) -> Grant:
-        sealer = self._epochs.sealer
-        keys = sealer.keys
-        return g.Grant(
-            topic=self.topic, channel=keys.channel, epoch=keys.epoch, generation=keys.generation,
-            chain_key=keys.chain_key, signing_key=keys.signing_key, next_seq=sealer.next_seq, group=self._group,
-            history=self._history.limit, heartbeat_ms=int(c.HEARTBEAT_LAST * 1000), last_seq=self._epochs.last_seq,
-            number=self._outgoing.next_number, run=self.run, mode=self._mode, backlog=backlog,
+    def _grant(self, group: Address) -> Grant:
+        return self._epochs.grant(
+            self.topic, group=group, history=self._history.limit, number=self._outgoing.next_number, run=self.run,
+            mode=self._mode,
         )  # fmt: skip
 
     def _rotation_due(self, now: float) -> bool:
@@ -284,8 +285,9 @@ class Publisher:
             if code:
                 self._roster.refuse(name, key, code, now)
                 continue
-            member = self._roster.admit(name, key, now)
-            member.grant = self._grant(backlog=False)
+            heard = (group for group in self.groups if group[0] in ask.kinds)
+            member = self._roster.admit(name, key, next(heard, self.groups[0]), now)
+            member.grant = self._grant(member.group)
             member.next_seq = max(member.next_seq, member.grant.next_seq)
             member.tell(member.grant._replace(backlog=True))
             for part in self._history.backlog(ask, member.grant.number):
@@ -334,7 +336,7 @@ class Publisher:
         for datagram in store.repairs(self._repairs, now):
             self.counters["repair"] += 1
             self.counters["repair-bytes"] += len(datagram)
-            self._rate.sent(len(datagram))
+            self._rate.sent(len(datagram) * len(self.destinations))
             out.append(datagram)
 
     def _new_page(self, now: float) -> bool:
@@ -358,7 +360,7 @@ class Publisher:
         sealer = self._epochs.sealer
         datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
         self._sent(datagrams, out)
-        self._relay(datagrams, behind=False)
+        self.counters["relay-full"] += self._roster.relay(datagrams)
         self._end_seq = sealer.next_seq
         self.counters["data"] += len(plains)
         self._traffic.data_at = now
@@ -367,15 +369,10 @@ class Publisher:
     def _sent(self, datagrams: list[bytes], out: list[bytes]) -> None:
         self._epochs.store.add(datagrams)
         size = sum(map(len, datagrams))
-        self._rate.sent(size)
+        self._rate.sent(size * len(self.destinations))
         self._traffic.size += size
         self._traffic.datagrams += len(datagrams)
         out += datagrams
-
-    def _relay(self, datagrams: list[bytes], *, behind: bool) -> None:
-        full = self._roster.relay(datagrams, behind=behind)
-        if full:
-            self.counters["relay-full"] += full
 
     def _heartbeat(self, out: list[bytes], now: float) -> None:
         oldest = self._epochs.store.oldest
@@ -383,7 +380,7 @@ class Publisher:
         self._sent([datagram], out)
         self.counters["heartbeat"] += 1
         # Heartbeats are not relayed: by them a deaf subscriber learns that multicast arrives again.
-        self._relay([datagram], behind=True)
+        self.counters["relay-full"] += self._roster.relay([datagram], behind=True)
         self._pulse.sent(now)
 
     def controls(self, room: Callable[[Hashable], float] = _unlimited) -> Iterator[tuple[Hashable, bytes]]:

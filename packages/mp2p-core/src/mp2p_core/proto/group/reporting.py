@@ -22,7 +22,7 @@ class Reporter:
     Those who can follow say nothing of it, or a thousand of them would say it all the time.
     """
 
-    __slots__ = ("_at", "_next_seq", "_random", "_slow", "_topic", "due", "held")
+    __slots__ = ("_at", "_next_seq", "_random", "_slow", "_topic", "confirm_to", "due", "held")
 
     def __init__(self, topic: bytes, random: RandomBytes) -> None:
         self._topic = topic
@@ -30,6 +30,8 @@ class Reporter:
         self._at = -math.inf
         self._slow = False  # whether the publisher has been asked to wait
         self._next_seq = 0  # below which everything had been passed on when it was told last
+        self.confirm_to: int | None = None
+        """The publisher waits for a report that everything up to this seq has been passed on."""
         self.held = 0
         """Datagrams that wait with the caller."""
         self.due = math.inf
@@ -42,7 +44,14 @@ class Reporter:
         return lane.window.highest + 1 - lane.window.base + self.held
 
     def look(self, lane: Lane, now: float) -> None:
-        """Report soon if the publisher has to wait, or need wait no longer, or may go on for a part."""
+        """Report soon if the publisher has to wait, or need wait no longer, or may go on for a part.
+
+        And at once what it has asked for.
+        """
+        if self.confirm_to is not None and lane.begun and lane.window.base > self.confirm_to:
+            self.confirm_to = None
+            self.due = now
+            return
         behind = self._behind(lane)
         if self._slow:
             step = c.GROUP_BEHIND // 2
@@ -61,7 +70,7 @@ class Reporter:
         uniform = int.from_bytes(self._random(2), "big") / 65536
         self.due = now + report_interval(lane.wanted.members) * (0.9 + 0.2 * uniform)
         expected, lost = lane.counts()
+        # What has come of an epoch is not passed on before the one before it is complete.
+        passed = self._next_seq if lane.begun else 0
         highest = lane.window.highest
-        return Report(
-            self._topic, lane.channel, highest, self._next_seq, expected, lost, rtt, deaf, self._slow
-        )
+        return Report(self._topic, lane.channel, highest, passed, expected, lost, rtt, deaf, self._slow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from mp2p_core.proto.group.members import Member
 if TYPE_CHECKING:
     from mp2p_core.proto.group.control import Report
     from mp2p_core.proto.group.rate import Traffic
+    from mp2p_core.transport import Address
 
 __all__ = ["Roster"]
 
@@ -35,8 +36,8 @@ class Roster:
     """
 
     __slots__ = (
-        "_allow", "_excluded", "_revoked", "_topic", "_traffic", "_waiting", "deaf", "events", "left", "members",
-        "slow",
+        "_allow", "_excluded", "_revoked", "_topic", "_traffic", "_waiting", "deaf", "events", "groups", "left",
+        "members", "slow",
     )  # fmt: skip
 
     def __init__(self, topic: bytes, allow: Callable[[bytes], bool], traffic: Traffic) -> None:
@@ -47,6 +48,8 @@ class Roster:
         self._excluded: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: dict[Hashable, Member] = {}
         self.members: dict[Hashable, Member] = {}
+        self.groups: Counter[Address] = Counter()
+        """How many members listen on which group; no more of them than the publisher has."""
         self.deaf: dict[Hashable, Member] = {}
         """Those that multicast does not reach."""
         self.slow: dict[Hashable, Member] = {}
@@ -74,17 +77,22 @@ class Roster:
                 g.Refuse(self._topic, code, _TEXTS[code])
             )
 
-    def admit(self, member: Hashable, key: bytes, now: float) -> Member:
-        """Make a session a member, or find it."""
+    def admit(self, member: Hashable, key: bytes, group: Address, now: float) -> Member:
+        """Make a session a member, or find it; it listens on this group."""
         found = self.members.get(member)
         if found is None:
             found = self.members[member] = Member(member, key, self._waiting, self._traffic, now)
             self.events.append(MemberJoined(member, key))
+        else:
+            self.groups[found.group] -= 1
+        found.group = group
+        self.groups[group] += 1
         return found
 
     def remove(self, member: Member, code: int = 0) -> None:
         """Strike a member off; with a code it is told why."""
         del self.members[member.id]
+        self.groups[member.group] -= 1
         self.deaf.pop(member.id, None)
         self.slow.pop(member.id, None)
         self.left = True
@@ -103,10 +111,8 @@ class Roster:
         self._waiting.pop(member, None)
 
     def revoke(self, key: bytes) -> None:
-        """Strike off every session of this key, for good."""
+        """Let nobody in with this key any more; `review` strikes off who is."""
         self._revoked.add(key)
-        for member in [each for each in self.members.values() if each.key == key]:
-            self.remove(member, g.REFUSE_REVOKED)
 
     def readmit(self, key: bytes) -> None:
         """Take back what `revoke` or the network did to a key."""
@@ -149,6 +155,12 @@ class Roster:
             member.slow = False
             member.next_seq = 0
         self.slow.clear()
+
+    def confirm(self, channel: bytes, last: int) -> None:
+        """Ask those who have not passed on everything up to this seq to report as soon as they have."""
+        for member in self.members.values():
+            if member.next_seq <= last:
+                member.tell(g.Confirm(self._topic, channel, last))
 
     def relay(self, datagrams: Sequence[bytes], *, behind: bool = False) -> int:
         """Send what went to the group to those whom it does not reach; returns how many found no room.

@@ -49,16 +49,21 @@ class Subscriber:
         name: str,
         *,
         history: int = 0,
+        kinds: bytes = b"",
         random: RandomBytes = os.urandom,
         suite: GroupSuite = ED25519_CHACHAPOLY,
     ) -> None:
-        """Wish to hear topic `name` of the node with public key `publisher`, and the last `history` messages."""
+        """Wish to hear topic `name` of the node with public key `publisher`, and the last `history` messages.
+
+        `kinds` of group addresses can be listened on here; none named: all.
+        """
         self.publisher = publisher
         self.topic = topic_id(publisher, name)
         self.counters: Counter[str] = Counter()
         self.ended = False
         """Whether it is over: the publisher said no, or this side left."""
         self._history = history
+        self._kinds = kinds
         self._random = random
         self._suite = suite
         self._feed = Feed()
@@ -130,7 +135,7 @@ class Subscriber:
 
     def _ask(self, now: float) -> None:
         number = self._feed.next_number or 0
-        self._tell(g.Ask(self.topic, self._run, number, self._history, self._fresh))
+        self._tell(g.Ask(self.topic, self._run, number, self._history, self._fresh, self._kinds))
         self._ask_at = now + max(self._ask_wait, 2 * self._rtt)
         self._ask_wait = min(2 * self._ask_wait, c.ASK_LAST)
 
@@ -155,6 +160,11 @@ class Subscriber:
             self._backlog(control)
         elif isinstance(control, g.Relay):
             self._take(control.datagram, now, relayed=True)
+        elif isinstance(control, g.Confirm):
+            if self._lanes and self._lanes[-1].channel == control.channel:
+                self._lanes[-1].known(control.last, now)
+                self._reporter.confirm_to = control.last
+                self._reporter.look(self._lanes[-1], now)
         elif isinstance(control, g.Refuse):
             self._feed.events.append(Refused(control.code, control.text))
             self._end()
@@ -369,6 +379,7 @@ class Subscriber:
             self._report(now)
         if self._lanes:
             self._settle()
+            self._reporter.look(self._lanes[-1], now)
 
     def controls(self) -> list[bytes]:
         """Return what is to be told to the publisher, in order and reliably."""

@@ -24,7 +24,8 @@ _SCALE: Final = 2.0**-32
 def backoff(uniform: float, longest: float, members: int) -> float:
     """Return a truncated exponential wait (RFC 5401, section 5.1.1.2) from a uniform number in [0, 1)."""
     spread = math.log(max(members, 1)) + 1
-    return longest / spread * math.log1p(uniform * math.expm1(spread))
+    # Rounding may carry it a trifle beyond.
+    return min(longest / spread * math.log1p(uniform * math.expm1(spread)), longest)
 
 
 class _Missing:

@@ -18,11 +18,13 @@ import anyio
 import mp2p_core
 import mp2p_rpc
 from mp2p.cli.courier import Courier
+from mp2p.cli.demo.crowd import follow, publish
 from mp2p.cli.demo.greenhouse import Greenhouse
 from mp2p.cli.demo.reports import REPLY, Orders, milliseconds, report
 from mp2p.cli.demo.watcher import watch
 from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain
 from mp2p.cli.lines import StandardInput
+from mp2p_core.plugins import load_transports
 
 __all__ = ["main"]
 
@@ -51,6 +53,8 @@ async def called(orders: Orders, transport: str) -> None:
             group.start_soon(courier.pump)
             await arrived.wait()
             await _deliver(courier, REPLY)
+            crowd = {mp2p_core.PublicKey.parse(key) for key in (await orders.receive())["crowd"]}
+            await publish(node, orders, crowd, load_transports().transports[transport])
 
 
 async def caller(orders: Orders, transport: str) -> None:
@@ -101,7 +105,7 @@ async def _deliver(courier: Courier, text: str) -> None:
     report("taken", text=text, taken_ms=milliseconds(time.perf_counter() - began))
 
 
-_ROLES: Final = {"called": called, "caller": caller, "watcher": watch}
+_ROLES: Final = {"called": called, "caller": caller, "watcher": watch, "crowd": follow}
 
 
 async def _play(role: Callable[[Orders, str], Awaitable[None]], transport: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from mp2p.cli.demo.crowd import FORECAST
 from mp2p.cli.demo.process import Actor, start
 from mp2p.cli.demo.reports import REPLY
 from mp2p.cli.errors import ClaimFailed, ExitCode
@@ -18,6 +19,7 @@ _MESSAGE: Final = "the greenhouse is at 21.5 degrees"
 _TARGET: Final = 21.5
 _READINGS: Final = [18.5, 20.0, 21.5]
 _EXTRA_TRANSPORTS: Final = ("v6", "v6-prefix")
+_PUBLISHED: Final = 30
 _SHOWN: Final = 8  # datagrams
 _GLIMPSE: Final = 11  # bytes of each
 _SEALED_FROM: Final = {"INIT": 64, "RESP": 44, "DATA": 18}  # protocol sections 4 and 6
@@ -32,7 +34,10 @@ async def tell(printer: Printer, *, all_transports: bool) -> int:
     began = time.perf_counter()
     printer.emit(
         {"event": "demo"},
-        [("mp2p demo", "bold"), "  two nodes and an eavesdropper on this machine; nothing leaves it"],
+        [
+            ("mp2p demo", "bold"),
+            "  ten nodes and an eavesdropper on this machine; nothing leaves it",
+        ],
     )
     await _Scene(printer, "v4").play()
     for transport in _EXTRA_TRANSPORTS if all_transports else ():
@@ -72,10 +77,12 @@ class _Scene:
     async def play(self) -> None:
         async with AsyncExitStack() as stack:
             # Started together: most of the time goes into importing.
-            alice, bob, eve = [
+            alice, bob, eve, crowd = [
                 await stack.enter_async_context(start(name, role, self._transport))
-                for name, role in (("alice", "called"), ("bob", "caller"), ("the eavesdropper", "watcher"))
-            ]
+                for name, role in (
+                    ("alice", "called"), ("bob", "caller"), ("the eavesdropper", "watcher"), ("the crowd", "crowd"),
+                )
+            ]  # fmt: skip
             nodes = {"alice": await alice.expect("ready"), "bob": await bob.expect("ready")}
             self._show_nodes(nodes)
             owners = {group: name for name, node in nodes.items() for group in node["groups"]}
@@ -85,6 +92,7 @@ class _Scene:
             await self._call(bob)
             await self._overhear(eve, owners)
             await self._knock(eve, bob, nodes["alice"])
+            await self._publish(alice, crowd, eve, nodes["alice"])
 
     def _heading(self, text: str) -> None:
         self._step += 1
@@ -226,6 +234,37 @@ class _Scene:
             ],
             [f"   Alice is well, though: bob's ping takes {rtt_ms:.1f} ms."],
         )
+
+    async def _publish(self, alice: Actor, crowd: Actor, eve: Actor, node: Facts) -> None:
+        self._heading("Alice publishes a topic, and eight others follow it")
+        keys = (await crowd.expect("ready"))["keys"]
+        await alice.order(crowd=keys)
+        await eve.order(count=(await alice.expect("publishing"))["group"])
+        await eve.expect("counting")
+        await crowd.order(subscribe=node["contact"], count=_PUBLISHED)
+        await crowd.expect("subscribed")
+        await alice.order(send=_PUBLISHED)
+        heard, published = await crowd.expect("heard"), await alice.expect("published")
+        await eve.order(search=[FORECAST])
+        seen = await eve.expect("counted")
+        if not heard["complete"] == published["subscribers"] == len(keys):
+            raise ClaimFailed(f"of {len(keys)} subscribers, {heard['complete']} have heard everything")
+        if seen["plaintext_found"] or seen["types"] != ["GROUP"]:
+            raise ClaimFailed("the eavesdropper read what was published")
+        # Heartbeats count, too, and repairs of what came before the keys.
+        if not _PUBLISHED <= seen["datagrams"] < 2 * _PUBLISHED:
+            raise ClaimFailed(
+                f"{seen['datagrams']} datagrams carried {_PUBLISHED} messages: one for each subscriber?"
+            )
+        self._printer.emit(
+            {"event": "published", "messages": _PUBLISHED, "subscribers": len(keys)}
+            | {word: seen[word] for word in ("datagrams", "bytes", "plaintext_found")},
+            [f"   {_PUBLISHED} messages, {len(keys)} subscribers: {_PUBLISHED * len(keys)} deliveries, none missing"],
+            [
+                "   On the wire: ", (f"{seen['datagrams']} datagrams", "bold green"),
+                f", {seen['bytes']} bytes; one subscriber takes as many",
+            ],
+        )  # fmt: skip
 
 
 def _name(name: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 import mp2p_core
 from mp2p.cli.demo.reports import Orders, report
 from mp2p_core.plugins import load_transports
-from mp2p_core.proto.constants import TYPE_COOKIE, TYPE_DATA, TYPE_INIT, TYPE_RESP
+from mp2p_core.proto.constants import TYPE_COOKIE, TYPE_DATA, TYPE_GROUP, TYPE_INIT, TYPE_RESP
 from mp2p_core.transport import Channel, Listen, Path, Reach, Train, Transport
 
 __all__ = ["PATIENCE", "contains", "watch"]
@@ -26,7 +26,13 @@ PATIENCE: Final = 1.2
 _CONTROL_WAIT: Final = 2.0  # s; a datagram to a group on this machine takes well under a millisecond
 _WINDOW: Final = 8  # bytes; a piece of a text that long does not occur in random bytes by chance
 _MOST_HEARD: Final = 1000  # against another program that floods the group while the demo runs
-_TYPES: Final = {TYPE_INIT: "INIT", TYPE_RESP: "RESP", TYPE_COOKIE: "COOKIE", TYPE_DATA: "DATA"}
+_TYPES: Final = {
+    TYPE_INIT: "INIT",
+    TYPE_RESP: "RESP",
+    TYPE_COOKIE: "COOKIE",
+    TYPE_DATA: "DATA",
+    TYPE_GROUP: "GROUP",
+}
 
 
 class Heard(NamedTuple):
@@ -89,7 +95,7 @@ def contains(heard: Iterable[Heard], texts: Sequence[str]) -> bool:
 
 
 async def watch(orders: Orders, name: str) -> None:
-    """Record what the groups carry, look for the plaintext in it, then knock with a key nobody knows."""
+    """Record what the groups carry and look for the plaintext in it, knock, and count a topic's datagrams."""
     transport = load_transports().transports[name]
     heard: list[Heard] = []
     async with anyio.create_task_group() as tasks:
@@ -116,6 +122,19 @@ async def watch(orders: Orders, name: str) -> None:
 
         contact: str = (await orders.receive())["knock"]
         await _knock(tasks, transport, contact, heard)
+
+        group: str = (await orders.receive())["count"]
+        await _open_ear(tasks, transport, group, heard)
+        report("counting", group=group)
+        texts = (await orders.receive())["search"]
+        on_group = [one for one in heard if one.group == group]
+        report(
+            "counted",
+            datagrams=len(on_group),
+            bytes=sum(len(one.datagram) for one in on_group),
+            types=sorted({one.type for one in on_group}),
+            plaintext_found=contains(on_group, texts),
+        )
 
 
 async def _open_ear(tasks: TaskGroup, transport: Transport, group: str, heard: list[Heard]) -> _Ear:
