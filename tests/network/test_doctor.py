@@ -36,7 +36,11 @@ def findings(outcome: Outcome) -> dict[str, Record]:
 
 
 def trouble(outcome: Outcome) -> dict[str, str]:
-    """Return the level of each finding that is not a pass."""
+    """Return the level of each finding that is not a pass; each has its cause, and a command."""
+    for record in findings(outcome).values():
+        if record["level"] in ("WARN", "FAIL"):
+            assert record["cause"], record
+            assert record["command"], record
     return {name: record["level"] for name, record in findings(outcome).items() if record["level"] != "PASS"}
 
 
@@ -100,6 +104,7 @@ def two_legs(lab: Lab, host: Host) -> None:
         ("A.firewall-udp-v4", "FAIL", "cannot reach this machine", "nft insert rule", ()),
         ("A.firewall-igmp", "FAIL", "forgets this machine", "nft insert rule", ()),
         ("A.firewall-mld", "FAIL", "forgets this machine", "nft insert rule", ()),
+        ("A.bridge-snooping", "WARN", "forgets members", "mcast_querier 1", ()),
         ("B.port-v4", "FAIL", "holds it for itself", "ss -lunp", ()),
         ("B.echo-v4", "FAIL", "", "nft", ()),
     ],
@@ -132,6 +137,15 @@ def test_a_fault_of_the_machine_is_named(
             drop_new_inbound(host)
         case "A.firewall-igmp" | "A.firewall-mld":
             block_membership_queries(host)
+        case "A.bridge-snooping":
+            # Its own network is a bridge of its own, as for virtual machines.
+            host.ip(
+                "link add br0 type bridge mcast_snooping 1 forward_delay 0",
+                f"link set {ends.left_port.name} master br0",
+                f"addr del {ends.left_port.v4}/24 dev {ends.left_port.name}",
+                f"addr add {ends.left_port.v4}/24 dev br0",
+                "link set br0 up",
+            )
         case "B.port-v4":
             request.addfinalizer(take_port(host))
         case "B.echo-v4":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 
 import pytest
@@ -80,6 +81,29 @@ def test_a_host_without_a_network_says_so(lab: Lab) -> None:
     assert failed.code == 5
     assert failed.error["kind"] == "NoMulticast"
     assert "loopback" in failed.error["message"]
+
+
+@pytest.mark.parametrize("transport", ["v4", "v6"])
+def test_a_default_route_through_a_tunnel_and_lo_first_in_the_list(lab: Lab, transport: str) -> None:
+    """Neither is where multicast belongs, and the kernel's own choice would be the tunnel."""
+    ends = two_hosts(lab)
+    for host in (ends.left, ends.right):
+        host.ip(
+            "tuntap add vpn0 mode tun",
+            "addr add 10.8.0.1/24 dev vpn0",
+            "addr add 2001:db8:8::1/64 dev vpn0",
+            "link set vpn0 up",
+            "route add default dev vpn0",
+            "route add ::/0 dev vpn0",
+        )
+    with ends.right.entered():
+        assert socket.if_nameindex()[0] == (1, "lo")
+    listener = Device(ends.right).listen("--transport", transport)
+    joined = {name for name, group in ends.right.memberships() if group == listener.group()}
+    assert joined == {"eth0"}
+    caller = Device(ends.left)
+    assert caller.send(listener.key, "hello", "--transport", transport, "--timeout", "5").code == 0
+    assert listener.stop() == [(caller.key, "hello")]
 
 
 # --- what a kernel keeps back, and what it brings that nobody asked for ------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 
 import pytest
-from netlab.devices import Device, Listener
+from netlab.devices import Device, Listener, wait_for_event
 from netlab.firewall import block_membership_queries
 from netlab.lab import Host, Lab, wait_until
 from netlab.probes import wait_until_selective
@@ -97,6 +99,38 @@ def test_a_link_that_was_down(lab: Lab, transport: str) -> None:
     ends.right.wait_joined(listener.group())
     assert reaches(ends.left, listener, transport)
     assert len(listener.stop()) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.soak)])
+def test_one_session_goes_on_through_all_of_it(lab: Lab, transport: str, seconds: int) -> None:
+    ends = two_hosts(lab)
+    listener = Device(ends.right).listen("--transport", transport)
+    pinging = Device(ends.left).start(
+        "ping", "-c", "1000000", "-i", "0.02", "--transport", transport, "--timeout", "2", listener.key
+    )
+
+    def goes_on() -> None:
+        """Wait until a ping is answered that has been sent from now on."""
+        done = [json.loads(line) for line in pinging.stdout]
+        last = max((record["number"] for record in done if "number" in record), default=0)
+        wait_for_event(pinging, "reply", lambda record: record["number"] > last + 1)
+
+    goes_on()
+    ends.right_port.down()
+    time.sleep(seconds)  # as long as the link is to be down
+    ends.right_port.up()
+    goes_on()
+    subnet = lab.subnet()
+    for end in (ends.left_port, ends.right_port):
+        end.assign(subnet)
+    goes_on()
+    ends.right_port.unplug()
+    lab.link(ends.left, ends.right)
+    goes_on()
+    pinging.stop(signal.SIGINT)
+    assert sum('"connected"' in line for line in pinging.stdout) == 1
+    assert listener.stop() == []
 
 
 @BOTH
