@@ -2,8 +2,9 @@
 
     python tests/alone.py [PACKAGE...]
 
-Then installs core and one transport alone and runs the README's program on them. Needs uv and a package
-index; takes about a minute. Not a pytest module, because it makes environments of its own.
+Then installs core and one transport alone and runs the README's program on them. The simulations are read, and
+not run: the whole suite does that. Needs uv and a package index; takes a few minutes. Not a pytest module,
+because it makes environments of its own.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def main(wanted: list[str]) -> None:
                 "-n",
                 str(2 * (os.cpu_count() or 1)),
                 "--dist=worksteal",
+                "-k",
+                "not test_sim_",
             ]
             run(
                 python, "-m", "pytest", *options, "-m", "not soak", "-p", "no:cacheprovider", tests, cwd=tests

@@ -304,13 +304,14 @@ def run_seeds(seeds: range) -> None:
             raise AssertionError(f"seed {seed}: {error}") from error
 
 
-@pytest.mark.parametrize("ten", range(4))
+@pytest.mark.parametrize("ten", range(2))
 def test_H3_to_H7_a_random_adversary(ten: int) -> None:
+    """The first seeds of those below."""
     run_seeds(range(ten * 10, ten * 10 + 10))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("hundred", range(1, 11))
+@pytest.mark.parametrize("hundred", range(10))
 def test_H3_to_H7_a_random_adversary_for_a_thousand_seeds(hundred: int) -> None:
     run_seeds(range(hundred * 100, hundred * 100 + 100))
 

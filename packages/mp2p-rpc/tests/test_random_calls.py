@@ -147,8 +147,9 @@ async def calls(net: Any, seed: int, count: int, restarts: int) -> Counter[str]:
 
 
 async def test_H17_random_calls_run_at_most_once_and_each_has_an_outcome(net: Any) -> None:
-    found = await calls(net, seed=1, count=800, restarts=1)
-    assert found["result"] > 400
+    """As the hundred thousand below; these meet each of the outcomes."""
+    found = await calls(net, seed=1, count=400, restarts=1)
+    assert found["result"] > 200
     assert found["unknown"] > 0
 
 
