@@ -49,6 +49,7 @@ from mp2p_core import (
     render_metrics,
 )
 from mp2p_core.access import Allow
+from mp2p_core.proto.constants import DEFAULT_IDLE_TIMEOUT, DEFAULT_PORT
 from mp2p_core.transport import Transport
 from mp2p_rpc import (
     ArgumentError,
@@ -181,10 +182,10 @@ def open_node(
     allow: Allow = "nobody",
     transports: Sequence[str | Transport] | None = None,
     interfaces: Sequence[str] = (),
-    port: int = 1024,
+    port: int = DEFAULT_PORT,
     reach: Reach | str = Reach.GLOBAL,
     address: str = "derived",
-    idle_timeout: float = 30.0,
+    idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
 ) -> AbstractAsyncContextManager[Node]:
     """Open a node, with this user's own key unless another is given.
 

@@ -19,6 +19,7 @@ from mp2p.cli.output import Printer, printer
 from mp2p.cli.status_socket import show_status
 from mp2p_core import Contact, Reach, UsageError
 from mp2p_core.access import Allow
+from mp2p_core.proto.constants import DEFAULT_PORT
 from mp2p_core.transport import InterfaceStatus
 
 __all__ = [
@@ -145,7 +146,7 @@ _OPTIONS = (
     click.option(
         "--port",
         type=click.IntRange(1024, 65535),
-        default=1024,
+        default=DEFAULT_PORT,
         show_default=True,
         metavar="N",
         help="UDP port to listen on.",
