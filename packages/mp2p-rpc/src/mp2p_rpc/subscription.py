@@ -140,7 +140,7 @@ class Feed(AsyncIterator[Any]):
         try:
             async with anyio.create_task_group() as tasks:
                 try:
-                    if any(sign in self._pattern for sign in "*"):
+                    if "*" in self._pattern:
                         tasks.start_soon(self._discover, source, peer, outbox)
                     else:
                         self._begin(source, peer, self._pattern, outbox)
