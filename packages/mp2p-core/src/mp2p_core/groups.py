@@ -13,6 +13,7 @@ from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
 from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.transmit import trains
 from mp2p_core.transport import Listen, Path
+from mp2p_core.waiting import name_event_loop
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -130,7 +131,8 @@ async def _run(channel: Channel, deliver: Deliver) -> None:
 
 
 async def receive_from(channel: Channel, deliver: Deliver) -> None:
-    """Hand over what comes in on a channel until it is closed."""
+    """Hand over what comes in on a channel until it is closed. For a task of its own."""
+    name_event_loop()  # a channel may call `deliver` outside of tasks
     if hasattr(channel, "push"):  # isinstance would look at every member, for 25 us
         await cast("PushingChannel", channel).push(deliver)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +18,7 @@ import anyio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Bell", "Signal", "signal_maker", "turn_caller", "wait_up_to"]
+__all__ = ["Bell", "Signal", "name_event_loop", "signal_maker", "turn_caller", "wait_up_to"]
 
 
 class Signal(Protocol):
@@ -105,7 +106,22 @@ def turn_caller() -> Callable[[Callable[[], object]], object] | None:
     None where the event loop has nothing for that but to wake a task.
     """
     loop = _asyncio_loop()
-    return None if loop is None else loop.call_soon
+    if loop is None:
+        return None
+    context = copy_context()
+    context.run(name_event_loop)
+    return partial(loop.call_soon, context=context)
+
+
+def name_event_loop() -> None:
+    """Have anyio find its event loop in callbacks, too, that the calling task registers from now on.
+
+    Only `anyio.run` says which loop it is. Under `asyncio.run` anyio asks sniffio, where that is installed, and
+    sniffio looks for a task: a callback has none.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None and _asyncio_loop() is not None:
+        sniffio.current_async_library_cvar.set("asyncio")
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
