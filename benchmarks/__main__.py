@@ -16,9 +16,19 @@ from importlib import metadata
 from benchmarks.measure import Table
 from benchmarks.network import LOOPBACK, ONE_CORE, namespaces, namespaces_work
 
-_NAMES = ("set_up", "dropping", "ping_pong", "bulk", "footprint", "memory", "rate", "pubsub")
-_TALKING = ("set_up", "ping_pong", "bulk", "memory", "rate", "pubsub")
-_PACKAGES = ("mp2p-core", "mp2p-udp", "cryptography", "anyio", "trio", "uvloop", "psutil", "pyzmq")
+_NAMES = ("set_up", "dropping", "ping_pong", "bulk", "rpc", "footprint", "memory", "rate", "pubsub")
+_TALKING = ("set_up", "ping_pong", "bulk", "rpc", "memory", "rate", "pubsub")
+_PACKAGES = (
+    "mp2p-core",
+    "mp2p-rpc",
+    "mp2p-udp",
+    "cryptography",
+    "anyio",
+    "trio",
+    "uvloop",
+    "psutil",
+    "pyzmq",
+)
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ import gc
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Speed, Table, children, median, run_on, say
+from benchmarks.measure import Child, Speed, Table, children, median, run_on, say
 from benchmarks.network import LOOPBACK
 
 _ROUNDS = 9
@@ -23,6 +24,7 @@ _IMPORTS = {
     "from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305",
     "mp2p_core": "import mp2p_core",
     "mp2p_core and the IPv4 transport": "import mp2p_core, mp2p_transport_v4",
+    "mp2p_rpc": "import mp2p_rpc",
     "mp2p": "import mp2p",
 }
 
@@ -44,6 +46,8 @@ def run() -> Table:
             **{name: start("footprint:imported", code=code).hear() for name, code in _IMPORTS.items()},
             "asyncio, running": start("footprint:idle_loop").hear(),
             "mp2p_core, an idle node on IPv4": start("footprint:idle_node").hear(),
+            "mp2p_rpc, idle after a call, asyncio": _idle_client(start, "asyncio"),
+            "mp2p_rpc, idle after a call, trio": _idle_client(start, "trio"),
         }
     rows: list[list[Any]] = []
     for name, size in memory.items():
@@ -58,6 +62,12 @@ def run() -> Table:
         speed,
         notes=[f"a bare interpreter starts and ends in {bare * 1e3:.1f} ms; median of {_ROUNDS}"],
     )
+
+
+def _idle_client(start: Callable[..., Child], loop: str) -> int:
+    server = start("rpc:mp2p_server", loop="asyncio", options=LOOPBACK.node)
+    size: int = start("footprint:idle_client", loop=loop, contact=server.hear()).hear()
+    return size
 
 
 def imported(code: str) -> None:
@@ -89,6 +99,25 @@ async def _idle_node() -> None:
     from mp2p_core import open_node
 
     async with open_node(allow="any", **LOOPBACK.node):
+        _tell()
+        await anyio.sleep_forever()
+
+
+def idle_client(loop: str, contact: str) -> None:
+    """Tell the resident memory of a client that has made a call and has nothing to do."""
+    run_on(loop, _idle_client_on, contact)
+
+
+async def _idle_client_on(contact: str) -> None:
+    import anyio
+
+    import mp2p_rpc
+
+    class Echo(mp2p_rpc.Service):
+        async def echo(self, data: bytes) -> bytes: ...
+
+    async with mp2p_rpc.open_node(**LOOPBACK.node) as node, node.connect(contact) as peer:
+        assert await peer.client(Echo).echo(b"said") == b"said"
         _tell()
         await anyio.sleep_forever()
 

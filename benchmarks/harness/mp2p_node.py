@@ -2,21 +2,29 @@
 
 Copy this file into the harness's `peers/` folder. It needs `serve(cx)` and `Client(cx)` with `open`, `call`
 and `close`, `Publisher(cx)` with `open`, `send` and `close`, and `subscribe(cx, on_message)`; `cx` gives the mode
-and `ready()`. Calls are reliable messages over a live connection: they arrive in order, and so do the answers.
+and `ready()`. In the mode "rpc" a call is a typed call of mp2p-rpc, arguments and results validated at both ends,
+by a key that the server lists (one of 32: a key that connects again and again within a second has to wait). In any
+other mode it is a reliable message there and one back over a live connection: they arrive in order, and so do the
+answers.
 Publishing is of a repaired topic of bytes, through the API of mp2p-rpc. Server and publisher have a fixed key, by
-which clients and subscribers find them.
+which clients and subscribers find them. MP2P_LOOP=asyncio in the environment leaves out uvloop.
 """
 
 import asyncio
+import functools
 import hashlib
+import itertools
+import os
 from collections import deque
 
 import mp2p_core
 
-LOOP = "uvloop"
-IMPORTS = "import mp2p_core"
+LOOP = os.environ.get("MP2P_LOOP", "uvloop")
+IMPORTS = "import mp2p_rpc"
 
 _SERVER = mp2p_core.Identity.from_seed(hashlib.sha256(b"benchmark server").digest())
+_CLIENTS = [mp2p_core.Identity.from_seed(hashlib.sha256(b"client %d" % n).digest()) for n in range(32)]
+_next_client = itertools.cycle(_CLIENTS).__next__
 
 
 def _node(**options):
@@ -33,6 +41,10 @@ def _contact():
 
 
 async def serve(cx):
+    await (_serve_calls if cx.mode == "rpc" else _serve_messages)(cx)
+
+
+async def _serve_messages(cx):
     async def answer(peer):
         try:
             while True:
@@ -50,8 +62,12 @@ async def serve(cx):
             task.add_done_callback(tasks.discard)
 
 
-class Client:
-    def __init__(self, cx):  # noqa: ARG002  # the shape that the harness calls
+def Client(cx):  # noqa: N802  # the name that the harness calls
+    return _Calls() if cx.mode == "rpc" else _Messages()
+
+
+class _Messages:
+    def __init__(self):
         self._waiting = deque()
 
     async def open(self):
@@ -82,6 +98,35 @@ def _typed_node(**options):
     import mp2p_rpc
 
     return mp2p_rpc.open_node(transports=["v4"], reach="link", **options)
+
+
+@functools.cache
+def _echo():
+    import mp2p_rpc
+
+    class Echo(mp2p_rpc.Service):
+        async def echo(self, data: bytes) -> bytes:
+            return data if len(data) <= 4096 else b"ok"
+
+    return Echo
+
+
+async def _serve_calls(cx):
+    async with _typed_node(key=_SERVER) as node:
+        cx.ready()
+        await node.serve(_echo()(), allow=[str(each.public) for each in _CLIENTS])
+
+
+class _Calls:
+    async def open(self):
+        self._opened = _typed_node(key=_next_client())
+        node = await self._opened.__aenter__()
+        self._connecting = node.connect(_contact())
+        self.call = (await self._connecting.__aenter__()).client(_echo()).echo
+
+    async def close(self):
+        await self._connecting.__aexit__(None, None, None)
+        await self._opened.__aexit__(None, None, None)
 
 
 def _topic():
