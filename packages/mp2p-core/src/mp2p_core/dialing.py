@@ -61,7 +61,7 @@ def targets_for(contact: Contact, channels: Sequence[OpenChannel]) -> list[tuple
             derived = transport.derive_address(contact.key.raw, Reach.GLOBAL, DEFAULT_PORT)
             known = [] if derived is None else [derived]
         for address in known:
-            if not _reaches_further(channel.address, address):
+            if not addresses.reaches_further(channel.address, address):
                 targets.append((number, address))
             else:
                 refused = (
@@ -78,15 +78,6 @@ def targets_for(contact: Contact, channels: Sequence[OpenChannel]) -> list[tuple
         f"this contact lists addresses of {families}, and this node has none of that open "
         f"({', '.join(each.text for each in channels)}): open the transport that serves it"
     )
-
-
-def _reaches_further(ours: Address, theirs: Address) -> bool:
-    """Tell whether the peer's address policy will refuse to answer at our group (protocol section 5, rule 5)."""
-    if ours[0] not in (addresses.IPV4, addresses.IPV6) or theirs[0] != ours[0]:
-        return False
-    if not (addresses.is_multicast(ours) and addresses.is_multicast(theirs)):
-        return False
-    return addresses.scope(ours).value > addresses.scope(theirs).value
 
 
 def tried(targets: Sequence[tuple[int, Address]], channels: Sequence[OpenChannel]) -> tuple[str, ...]:

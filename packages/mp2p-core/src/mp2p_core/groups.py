@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from mp2p_core.errors import LocalNetworkError, UsageError
+from mp2p_core.errors import AddressError, LocalNetworkError, UsageError
+from mp2p_core.proto import addresses
 from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
 from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.transmit import trains
@@ -89,8 +90,10 @@ class Groups:
         """Listen on a group within the block: `deliver` gets what comes in.
 
         A group that this machine cannot listen on brings nothing: whoever sends there learns that and sends over
-        sessions instead.
+        sessions instead. Raises `AddressError` for one that no node may choose, or that reaches further than this
+        node does: a publisher must not have its subscribers join what it likes.
         """
+        self._check(group)
         membership = self._memberships.get(group)
         if membership is None:
             membership = self._memberships[group] = _Membership()
@@ -103,6 +106,18 @@ class Groups:
             if not membership.listeners:
                 membership.scope.cancel()
                 self._memberships.pop(group, None)
+
+    def _check(self, group: Address) -> None:
+        """Raise `AddressError` unless the group is in the ranges of section 5, and in the scope of ours."""
+        ours = [each for each in self._opened.channels if each.channel.address[0] == group[0]]
+        if not ours or group[0] not in (addresses.IPV4, addresses.IPV6):
+            return
+        addresses.check_group(group)
+        if all(addresses.reaches_further(group, each.channel.address) for each in ours):
+            raise AddressError(
+                f"{addresses.format_host_port(group)}, where the publisher sends, reaches further than this node at "
+                f"{', '.join(each.text for each in ours)}: open this node with the reach of the publisher"
+            )
 
     async def _listen(self, group: Address, membership: _Membership) -> None:
         wanted = self._opened.wanted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mp2p_core import AuthRejected, Closed, PeerUnreachable, PublicKey
+from mp2p_core import AddressError, AuthRejected, Closed, PeerUnreachable, PublicKey
 from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
@@ -25,7 +25,8 @@ from mp2p_rpc.outbox import Outbox
 from mp2p_rpc.topic import Gap, Message, messages_untrusted
 
 if TYPE_CHECKING:
-    from mp2p_core import Contact
+    from mp2p_core import Contact, Mp2pError
+    from mp2p_core.transport import Address
     from mp2p_rpc.node import Node, Peer
     from mp2p_rpc.schema import Codec
     from mp2p_rpc.topic_status import TopicStatus
@@ -272,19 +273,32 @@ class Feed(AsyncIterator[Any]):
             self._put(Gap(key, name, event.number, event.missing, event.reason))
         elif isinstance(event, ev.GroupChosen):
             if event.group != followed.group:
-                followed.memberships.close()
-                followed.group = event.group
-                followed.memberships.enter_context(self._node.groups.listening(event.group, self._deliver))
+                self._join_untrusted(followed, event.group)
         elif isinstance(event, ev.Reached):
             followed.source.topics[name] = event.multicast
         elif isinstance(event, ev.Suspicion):
             self.suspicions = event.forged
         elif isinstance(event, ev.Refused):
-            followed.memberships.close()
-            followed.source.topics.pop(name, None)
-            if event.code not in (REFUSE_UNKNOWN, REFUSE_ENDED):
-                followed.source.error = NotAllowed(name)
-            self._put(Gap(key, name, None, None, event.text or "the publisher has ended this topic"))
+            refused = event.code not in (REFUSE_UNKNOWN, REFUSE_ENDED)
+            reason = event.text or "the publisher has ended this topic"
+            self._give_up(followed, reason, NotAllowed(name) if refused else None)
+
+    def _join_untrusted(self, followed: Followed, group: Address) -> None:
+        """Listen where the publisher says; a group that is not its to choose ends the subscription."""
+        followed.memberships.close()
+        followed.group = group
+        try:
+            followed.memberships.enter_context(self._node.groups.listening(group, self._deliver))
+        except AddressError as error:
+            followed.subscriber.leave()
+            self._give_up(followed, str(error), error)
+            self._after(followed)
+
+    def _give_up(self, followed: Followed, reason: str, error: Mp2pError | None) -> None:
+        followed.memberships.close()
+        followed.source.topics.pop(followed.name, None)
+        followed.source.error = error or followed.source.error
+        self._put(Gap(followed.source.contact.key, followed.name, None, None, reason))
 
     def _messages(self, key: PublicKey, name: str, number: int, messages: Sequence[bytes]) -> None:
         items = messages_untrusted(self._codec, _LIMITS, key, name, number, messages)

@@ -56,6 +56,7 @@ __all__ = [
     "random_group_v4",
     "random_group_v6",
     "random_prefix_group",
+    "reaches_further",
     "scope",
     "unspecified",
 ]
@@ -183,6 +184,18 @@ def scope(address: Address) -> Reach:
     """
     check_group(address)
     return _scope(address)
+
+
+def reaches_further(one: Address, other: Address) -> bool:
+    """Tell whether a group may be routed further than another; False for what are no two groups of one family.
+
+    Raises `AddressError` as `check_group` does.
+    """
+    if one[0] not in (IPV4, IPV6) or other[0] != one[0]:
+        return False
+    if not (is_multicast(one) and is_multicast(other)):
+        return False
+    return scope(one).value > scope(other).value
 
 
 def derive_group_v4(key: bytes, reach: Reach, port: int) -> Address:
