@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -78,3 +79,22 @@ def test_the_state_diagram_in_the_documentation_is_the_one_in_the_code() -> None
     text = (ROOT / "docs" / "architecture.md").read_text()
     drawn = text.split("<!-- states -->")[1].split("<!-- /states -->")[0]
     assert diagram() in drawn, "run mp2p_core.proto.states.diagram() and paste it"
+
+
+CONFORMANCE = {"P": 11, "H": 19, "Y": 9, "D": 5, "R": 10, "F": 10, "G": 17, "C": 8, "K": 7, "L": 6}
+"""Attacks and bad input by area, each with an id: parsing, handshake, replay, downgrade, reflection, flooding, groups,
+calls, key files, commands."""
+
+
+@pytest.mark.parametrize("area", CONFORMANCE)
+def test_every_attack_has_a_test_that_names_it(area: str) -> None:
+    named = {
+        word
+        for path in [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("packages/*/tests/**/test_*.py")]
+        for name in re.findall(r"def test_(\w+)", path.read_text(encoding="utf-8"))
+        for word in name.split("_")
+    }
+    missing = [
+        f"{area}{number}" for number in range(1, CONFORMANCE[area] + 1) if f"{area}{number}" not in named
+    ]
+    assert not missing
