@@ -484,3 +484,27 @@ async def test_a_connection_goes_on_over_the_other_transport_when_one_dies(hub: 
             assert peer.path.startswith("spare ")
             assert heard.path.startswith("spare ")
             assert (client.counters["paths-changed"], server.counters["paths-changed"]) == (1, 1)
+
+
+async def test_a_channel_that_fails_while_sending_ends_the_node_with_its_error(hub: MemoryHub) -> None:
+    async def use() -> None:
+        async with (
+            open_node(allow="any", transports=[hub.transport()]) as server,
+            open_node(transports=[hub.transport()]) as client,
+            client.connect(server.contact) as peer,
+        ):
+
+            def fail(_datagram: bytes) -> bool:
+                hub.drop = lambda _datagram: False
+                raise ZeroDivisionError("a bug in a transport")
+
+            await peer.ping()
+            await anyio.wait_all_tasks_blocked()
+            hub.drop = fail
+            with anyio.fail_after(10):
+                await peer.send_datagram(b"sent once every task has had its turn")
+                await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await use()
+    assert caught.group_contains(ZeroDivisionError, match="a bug in a transport")

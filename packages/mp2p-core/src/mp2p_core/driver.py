@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from mp2p_core.boundary import Boundary
 from mp2p_core.groups import receive_from
 from mp2p_core.waiting import signal_maker, turn_caller, wait_up_to
 
@@ -41,6 +42,8 @@ class Driver:
         self._call_in_turn = turn_caller()
         self._flush_due = False
         """Whether what has been queued goes out without another word: soon, or because a flush is at work."""
+        self._failure: Exception | None = None
+        """What a flush outside of tasks has raised: it ends the node."""
 
     async def receive_forever(self, number: int) -> None:
         """Feed the endpoint from one channel until it is closed."""
@@ -77,6 +80,8 @@ class Driver:
             self._sleeping_until = float("inf") if when is None else when
             self._wake = self._make_signal()
             await wait_up_to(self._wake, self._sleeping_until - self._clock())
+            if self._failure is not None:
+                raise self._failure
 
     def flush_soon(self) -> None:
         """Send once every task that is ready has had its turn: what many say in one turn shares packets.
@@ -93,8 +98,15 @@ class Driver:
             self._call_in_turn(self._flush_now)
 
     def _flush_now(self) -> None:
-        if self._flush_due:  # else another flush has come first
+        if not self._flush_due:
+            return  # another flush has come first
+        with Boundary() as boundary:
             self.flush(self._clock())
+        if (
+            boundary.error is not None
+        ):  # raised here it would end in a log of the event loop, and the node would go on
+            self._failure = boundary.error
+            self._wake.set()
 
     def flush(self, now: float) -> None:
         """Pass on what the endpoint has to tell, and send what it has to send."""
