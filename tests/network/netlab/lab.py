@@ -256,11 +256,14 @@ class Bridge(Node):
         self.ip(f"link add br0 type bridge forward_delay 0 mcast_snooping {int(snooping)}")
         if querier:
             # A query needs a source address. The intervals, in hundredths of a second, are the shortest
-            # that the kernel takes, so that what a switch forgets it forgets within seconds.
+            # that the kernel takes, so that what a switch forgets it forgets within seconds. A host that was asked
+            # in an older version repeats each report once, up to 10 s later (RFC 2236, section 8.10), and so would be
+            # remembered again after the tests have seen that it was forgotten.
             self.sysctl({"net/ipv6/conf/br0/disable_ipv6": 0})
             self.ip(
                 "link set br0 type bridge mcast_query_interval 100 mcast_startup_query_interval 100"
-                " mcast_query_response_interval 50 mcast_membership_interval 300",
+                " mcast_query_response_interval 50 mcast_membership_interval 300"
+                " mcast_igmp_version 3 mcast_mld_version 2",
                 "link set br0 type bridge mcast_querier 1",
             )
         self.ip("link set br0 up")
