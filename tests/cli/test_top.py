@@ -83,6 +83,59 @@ def test_topics_of_a_publisher_and_a_subscriber(mp2p: Any, parse_lines: Any) -> 
     subscriber.end(signal.SIGTERM)
 
 
+def test_values_from_the_command_line_and_standard_input(mp2p: Any, parse_lines: Any) -> None:
+    publisher = mp2p.start(
+        "pub",
+        "--json",
+        "--key",
+        mp2p.key("publisher"),
+        *mp2p.LOCAL,
+        "--allow",
+        "any",
+        "--wait",
+        "1",
+        "news",
+        "1",
+        "-",
+        "2",
+    )
+    contact = publisher.event("listening")["contact"]
+    subscriber = mp2p.start("sub", "--json", "--key", mp2p.key("subscriber"), *mp2p.LOCAL, contact, "news")
+    subscriber.event("subscribed")
+    assert subscriber.event("value")["value"] == 1
+    publisher.process.stdin.write(b'{"a": 1}\nwords\n')
+    publisher.process.stdin.close()
+    assert [subscriber.event("value")["value"] for _ in range(3)] == [{"a": 1}, "words", 2]
+    assert publisher.event("published")["count"] == 4
+    assert publisher.wait() == 0
+    subscriber.end(signal.SIGTERM)
+
+
+def test_without_a_runtime_folder_of_the_system(mp2p: Any) -> None:
+    del mp2p.environment["XDG_RUNTIME_DIR"]
+    mp2p.environment["TMPDIR"] = str(mp2p.home)
+    listener, first = mp2p.listen("--status", "auto")
+    done = mp2p.run("top", "--json", "--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert first["key"] in done.stdout
+    listener.end(signal.SIGTERM)
+    assert listener.errors() == ""
+
+
+def test_a_folder_that_others_can_use_is_neither_asked_nor_used(mp2p: Any) -> None:
+    folder = mp2p.home / "run" / "mp2p"
+    listener, _ = mp2p.listen("--status", "auto")
+    assert list(folder.glob("*.sock"))
+    folder.chmod(0o777)
+    done = mp2p.run("top", "--once")
+    assert done.returncode == 2
+    assert "no command of yours" in done.stderr
+    done = mp2p.run("listen", "--status", "auto", "--key", mp2p.key("other"), *mp2p.LOCAL, "--allow", "any")
+    assert done.returncode == 2
+    assert "others can use" in done.stderr
+    listener.end(signal.SIGTERM)
+
+
 def test_top_goes_on_and_ends_with_the_node(mp2p: Any) -> None:
     path = str(mp2p.home / "here.sock")
     listener, first = mp2p.listen("--status", path)

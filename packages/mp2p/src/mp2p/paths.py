@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 __all__ = ["default_classic_key_path", "default_contacts_path", "default_key_path", "default_status_folder"]
@@ -35,4 +36,7 @@ def default_status_folder() -> Path:
     """
     import platformdirs  # noqa: PLC0415  (as above)
 
-    return platformdirs.user_runtime_path("mp2p", appauthor=False)
+    with warnings.catch_warnings():
+        # That the folder is not the system's own is no news to the user; whose it is, `mp2p.cli.status_socket` checks.
+        warnings.simplefilter("ignore")
+        return platformdirs.user_runtime_path("mp2p", appauthor=False)

@@ -1,4 +1,4 @@
-"""Read standard input line by line without stopping the event loop."""
+"""Read standard input line by line without stopping the event loop, and words that may stand for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 
-__all__ = ["StandardInput"]
+from mp2p_core import UsageError
+
+__all__ = ["StandardInput", "texts"]
 
 _CHUNK: Final = 1 << 16
 
@@ -57,3 +60,24 @@ class StandardInput:
             *lines, self._buffer = (self._buffer + chunk).split(b"\n")
             self._lines = lines[::-1]
         return self._lines.pop().removesuffix(b"\r")
+
+
+async def texts(words: Sequence[str]) -> AsyncIterator[str]:
+    """Yield each word, and in place of `-` the lines of standard input as they come.
+
+    Raises `UsageError` for a line that is not UTF-8.
+    """
+    for word in words:
+        if word != "-":
+            yield word
+            continue
+        with StandardInput() as standard_input:
+            while (line := await standard_input.line()) is not None:
+                yield _text(line)
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input holds a line that is not UTF-8: {line[:40]!r}") from error

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 import mp2p
-from mp2p.cli import supervise
+from mp2p.cli import lines, supervise
 from mp2p.cli.errors import ExitCode
-from mp2p.cli.lines import StandardInput
 from mp2p.cli.listen import allow_option, announce, read_access
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.policy import policy
@@ -55,9 +54,10 @@ def pub(
 ) -> int:  # fmt: skip
     """Publish each VALUE under TOPIC, or each line of standard input, and go on serving those who come later.
 
-    A VALUE that is JSON is published as such, and any other as text. One datagram serves every subscriber. The first
-    line tells how to reach this node, which is what `mp2p sub` takes. With values on the command line it ends when
-    they are published, once --wait subscribers are there; with standard input, at its end.
+    A VALUE that is JSON is published as such, and any other as text; `-` stands for the lines of standard input. One
+    datagram serves every subscriber. The first line tells how to reach this node, which is what `mp2p sub` takes. With
+    values on the command line it ends when they are published, once --wait subscribers are there; with standard input,
+    at its end.
     """
     _, allowed = read_access(allow)
     chosen: mp2p.Topic[Any] = mp2p.Topic(topic, reliability=reliability, history=history)
@@ -76,7 +76,7 @@ async def _pub(
         announce(options.printer, node, allow)
         await publication.ready(subscribers)
         began, count = time.monotonic(), 0
-        async for text in _texts(values):
+        async for text in lines.texts(values or ("-",)):
             await publication.send(read_value(text))
             count += 1
         await publication.delivered()
@@ -90,15 +90,6 @@ async def _pub(
             [("published", "green"), f"  {count} in {time.monotonic() - began:.1f} s"],
         )
     return ExitCode.DONE
-
-
-async def _texts(values: Sequence[str]) -> AsyncIterator[str]:
-    for value in values:
-        yield value
-    if not values:
-        with StandardInput() as lines:
-            while (line := await lines.line()) is not None:
-                yield line.decode(errors="replace")
 
 
 def read_value(text: str) -> Any:

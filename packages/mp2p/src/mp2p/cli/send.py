@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import anyio
 import click
 
 import mp2p
-from mp2p.cli import supervise
+from mp2p.cli import lines, supervise
 from mp2p.cli.contacts import find_contact
 from mp2p.cli.courier import Courier
 from mp2p.cli.errors import ExitCode
-from mp2p.cli.lines import StandardInput
 from mp2p.cli.options import NodeOptions, node_options
 
 __all__ = ["send"]
@@ -44,7 +43,7 @@ async def _send(options: NodeOptions, contact: mp2p.Contact, texts: Sequence[str
         courier = Courier(peer)
         group.start_soon(courier.pump)
         number = 0
-        async for text in _messages(texts):
+        async for text in lines.texts(texts):
             number += 1
             began = time.perf_counter()
             await courier.send(text, options.timeout)
@@ -60,20 +59,3 @@ async def _send(options: NodeOptions, contact: mp2p.Contact, texts: Sequence[str
             )
         group.cancel_scope.cancel()
     return ExitCode.DONE
-
-
-async def _messages(texts: Sequence[str]) -> AsyncIterator[str]:
-    for text in texts:
-        if text != "-":
-            yield text
-            continue
-        with StandardInput() as standard_input:
-            while (line := await standard_input.line()) is not None:
-                yield _text(line)
-
-
-def _text(line: bytes) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise mp2p.UsageError(f"standard input holds a line that is not UTF-8: {line[:40]!r}") from error

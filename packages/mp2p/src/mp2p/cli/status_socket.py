@@ -86,16 +86,24 @@ async def show_status(node: mp2p.Node, where: str | None) -> AsyncIterator[None]
 def _folder() -> Path:
     folder = default_status_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    # Attack: somebody else made the folder first, where all may write, to put other sockets there.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not _ours(folder):
         raise UsageError(f"others can use {folder}: remove it, or name a file of yours with --status FILE")
     return folder
 
 
+def _ours(folder: Path) -> bool:
+    """Tell whether nobody else may use the folder.
+
+    Attack: somebody made it first, where all may write, to put other sockets there.
+    """
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
 def sockets() -> list[Path]:
     """Return the sockets of this user's commands. Some may be left over."""
-    return sorted(default_status_folder().glob("*.sock"))
+    folder = default_status_folder()
+    return sorted(folder.glob("*.sock")) if folder.exists() and _ours(folder) else []
 
 
 async def read_snapshot(path: Path) -> Snapshot | None:
