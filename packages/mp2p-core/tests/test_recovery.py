@@ -258,7 +258,7 @@ def test_probe_timeouts_double_and_an_arrival_ends_that() -> None:
     now = 1.0
     for times in range(14):
         due = log.recovery.timeout()
-        assert due == pytest.approx(now + pto * 2 ** min(times, 10))
+        assert due == pytest.approx(now + min(pto * 2**times, c.PROBE_WAIT))
         now = due
         assert log.recovery.handle_timeout(now) is None
         assert log.recovery.backoff == times + 1
@@ -269,11 +269,49 @@ def test_probe_timeouts_double_and_an_arrival_ends_that() -> None:
     assert log.recovery.backoff == 0
 
 
-def test_a_probe_timeout_counts_from_the_last_packet() -> None:
+def test_no_probe_waits_for_longer_than_a_few_seconds_unless_the_path_is_that_slow() -> None:
+    log = Log(rtt=0.001)
+    log.rtt.add(12.0, 0.0)
+    log.send(at=1.0)
+    assert log.rtt.pto > 10, "a program that stood still, or one answer that was long under way"
+    assert log.recovery.timeout() == 1.0 + c.PROBE_WAIT
+    slow = Log(rtt=4.0)
+    slow.send(at=1.0)
+    assert slow.recovery.timeout() == 1.0 + 12.0
+    unknown = Log(rtt=None)
+    unknown.send(at=1.0)
+    assert unknown.recovery.timeout() == 1.0 + unknown.rtt.pto
+
+
+def test_a_probe_timeout_counts_from_the_first_packet_that_is_out_whatever_is_sent_after_it() -> None:
     log = Log(rtt=0.1)
     log.send(at=1.0)
+    log.send(at=1.1)
+    assert log.recovery.timeout() == 1.0 + log.rtt.pto
+    log.send(at=1.2)
+    assert log.recovery.timeout() == 1.0 + log.rtt.pto
+
+
+def test_after_an_arrival_a_probe_timeout_counts_from_the_last_packet() -> None:
+    log = Log(rtt=0.1)
+    log.send(at=1.0)
+    log.send(at=1.1)
+    log.ack(0, now=1.15)
+    assert log.recovery.timeout() == 1.1 + log.rtt.pto
+    log.ack(1, now=1.25)
     log.send(at=5.0)
     assert log.recovery.timeout() == 5.0 + log.rtt.pto
+
+
+def test_a_probe_timeout_counts_anew_on_another_path_and_after_a_handshake() -> None:
+    log = Log(rtt=0.1)
+    log.send(at=1.0)
+    log.recovery.handle_timeout(1.5)
+    log.recovery.moved(log.next, 2.0)
+    assert log.recovery.timeout() == 2.0 + log.rtt.pto
+    log.recovery.handle_timeout(2.5)
+    log.recovery.answered(3.0)
+    assert log.recovery.timeout() == 3.0 + log.rtt.pto
 
 
 def test_nothing_out_means_no_timer() -> None:

@@ -252,6 +252,57 @@ def test_a_peer_that_goes_silent_is_told_of_once_a_search_and_only_then() -> Non
     assert len(silent) <= 4, "once for each search"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_peer_that_goes_silent_after_this_program_stood_still_is_looked_for_long_before_it_is_given_up(
+    seed: int,
+) -> None:
+    """An answer that waited for the program is a round trip of as many seconds, and probe timeouts follow that."""
+    pair = Pair(seed, delay=0.01, jitter=0.002)
+    for _ in range(10):
+        pair.write(100)
+        pair.sim.run(0.5)
+    pair.out.session.packer.ping()
+    pair.write(100)
+    pair.sim.run(0.015)
+    pair.sim.sleep(pair.a, 12)
+    for _ in range(4):
+        pair.sim.run(0.5)
+        pair.write(100)
+    pair.sim.run(0.5)
+    assert pair.out.session.packer.rtt.pto > 5, "no answer has waited"
+    assert time_to_miss(pair) <= c.SILENT_AFTER_PROBES * c.PROBE_WAIT + 0.1
+
+
+@pytest.mark.parametrize("every", [0.01, 0.1, 1.0])
+def test_whoever_keeps_asking_a_silent_peer_finds_out_as_soon(every: float) -> None:
+    """What is sent while nothing comes back does not put off the question whether anything does."""
+    pair = Pair(7)
+    pair.say(b"heard")
+    pair.sim.run(1)
+
+    def ask() -> None:
+        pair.out.ping()
+        pair._flush(pair.a, pair.out)
+        pair.sim.clock.call_at(pair.sim.now + every, ask)
+
+    ask()
+    pair.sim.run(0.5)
+    assert time_to_miss(pair) < 1.0 + every
+
+
+def time_to_miss(pair: Pair) -> float:
+    """Seconds until a notices that it hears nothing of b any more, which hears it."""
+    silent: list[float] = []
+    pair.a.on_event = lambda event: silent.append(pair.sim.now) if isinstance(event, PeerSilent) else None
+    pair.sim.cut = lambda datagram: datagram.destination == pair.a.group
+    began = pair.sim.now
+    pair.say(b"not answered")
+    assert pair.sim.run_until(lambda: silent, 60), (
+        f"seed {pair.sim.seed}: given up instead: {pair.out.closed}"
+    )
+    return silent[0] - began
+
+
 @pytest.mark.parametrize("memory", [3.0, 20.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_switch_that_keeps_forgetting_one_side_holds_the_other_up_and_nothing_more(

@@ -96,6 +96,9 @@ INITIATOR_DH_RATE: Final = 20.0
 SILENT_AFTER_PROBES: Final = 3
 """Probe timeouts in a row after which a peer gets a new INIT, on every way to it that is known."""
 
+PROBE_WAIT: Final = 2.5
+"""The longest probe timeout, as often as an idle peer that is silent is asked; longer where the path is that slow."""
+
 PATHS_AFTER_PROBES: Final = 2
 """Probe timeouts in a row after which every other way to the peer is asked, and every interface used. One is
 common on a lossy network."""

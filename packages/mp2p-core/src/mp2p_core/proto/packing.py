@@ -122,9 +122,9 @@ class Packer:
         """Probe timeouts in a row, with something outstanding."""
         return self._recovery.backoff
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """Count probes anew: a handshake has shown that the peer is there."""
-        self._recovery.backoff = 0
+        self._recovery.answered(now)
 
     # --- what the network says ---------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Packer:
         """
         self.acks.again()
         self.rtt.restart(rtt)
-        self._recovery.moved(self.next_number)
+        self._recovery.moved(self.next_number, now)
         self.streams.set_rtt(self.rtt.smoothed)
         self._capacity = Capacity(min(self._limit, limit or self._limit), self.rtt.smoothed, now)
 

@@ -56,7 +56,7 @@ class Recovery:
     """Packets in flight, and the two timers that watch over them."""
 
     __slots__ = (
-        "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff", "in_flight",
+        "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff", "in_flight",
         "largest_acked", "path_from",
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ class Recovery:
         self.path_from = 0
         """The first number on the present path: lower ones say nothing about it."""
         self._loss_at: float | None = None
-        self._probe_from = 0.0
+        self._probe_from = self._last_at = 0.0
         self._sampled_at = -math.inf if rtt.sampled else math.inf
         self.in_flight = 0
         """Bytes on the present path."""
@@ -91,11 +91,15 @@ class Recovery:
         pushed_out = None
         if self.full:
             pushed_out = self._take(next(iter(self._out)))
+        if not self._out:
+            # Only then: otherwise whoever sends more often than that, be it asking for a sign of life, never finds
+            # out that nothing comes back.
+            self._probe_from = packet.at
+        self._last_at = packet.at
         self._order += 1
         packet.order = self._order
         self._out[packet.number] = packet
         self.in_flight += packet.size
-        self._probe_from = packet.at
         return pushed_out
 
     def _take(self, number: int) -> SentPacket:
@@ -103,11 +107,17 @@ class Recovery:
         self.in_flight -= packet.size
         return packet
 
-    def moved(self, next_number: int) -> None:
+    def answered(self, now: float) -> None:
+        """Count probe timeouts anew: the peer is there."""
+        self.backoff = 0
+        self._probe_from = now
+
+    def moved(self, next_number: int, now: float) -> None:
         """Go on over another path: what is out on the old one fills none of its room (RFC 9000, section 9.4)."""
         for packet in self._out.values():
             packet.size = 0
-        self.in_flight = self.backoff = 0
+        self.in_flight = 0
+        self.answered(now)
         self.path_from = next_number
         self._sampled_at = math.inf
 
@@ -132,7 +142,7 @@ class Recovery:
                 acked.append(self._take(number))
         sampled = False
         if acked:
-            self.backoff = 0
+            self.answered(self._last_at)
             if acked[-1].number == largest >= self.path_from:
                 sampled = True
                 if not self._rtt.sampled:
@@ -182,7 +192,8 @@ class Recovery:
             return self._loss_at
         if not self._out:
             return None
-        return self._probe_from + self._rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
+        wait = self._rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
+        return self._probe_from + min(wait, self._rtt.longest_wait)
 
     def handle_timeout(self, now: float) -> AckResult | None:
         """Return what time has shown to be lost; None means that a probe has to go out (a PTO)."""

@@ -117,10 +117,10 @@ class Roaming:
         self._packer.acks.again()
         self._packer.ping()
 
-    def reached(self) -> None:
+    def reached(self, now: float) -> None:
         """Note that an answer of ours to a handshake has arrived: what waits for a sign of life waits no longer."""
         if self.fading:
-            self._packer.answered()
+            self._packer.answered(now)
             self._packer.ping()
 
     def follow_keys(self, epoch: Epoch, now: float) -> None:

@@ -56,3 +56,13 @@ class RoundTrip:
     def pto(self) -> float:
         """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
         return self.smoothed + max(4 * self.variation, c.GRANULARITY) + c.MAX_ACK_DELAY
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest probe timeout, doubled or not.
+
+        One sample of a program that stood still for a while makes the next timeouts as long, and a peer that goes
+        silent just then would be given up before anybody had looked for it. A path is only as slow as its fastest
+        round trip.
+        """
+        return max(c.PROBE_WAIT, 3 * self.minimum) if self.sampled else c.PROBE_WAIT

@@ -212,7 +212,7 @@ class Session:
                 self.roaming.opened(channel, now)
         self.liveness.heard_at = now
         if self.epochs.opened(epoch, now):
-            self.roaming.reached()
+            self.roaming.reached(now)
             if epoch is self.epoch:
                 self._follow_keys(now)
         if number > highest and path.interface != self.roaming.path.interface:
@@ -335,7 +335,7 @@ class Session:
         """Use new keys that this side asked for and the peer has answered for."""
         if self.epochs.install(epoch, now):
             self._follow_keys(now)
-        self.packer.answered()
+        self.packer.answered(now)
         self.packer.ping()  # the peer's confirmation
 
     def _follow_keys(self, now: float) -> None:
