@@ -150,6 +150,30 @@ def test_F7_a_peer_that_never_acknowledges_and_gives_boundless_credit_costs_a_bo
     assert b.sizes()["streams"] == 0
 
 
+def test_F7_a_peer_that_acknowledges_no_answer_has_as_many_again_open_and_no_more() -> None:
+    _, b = _pair()
+    opened = 0
+    while opened < b.table.accept_limit:
+        _give(b, [StreamData(2 * opened, 0, memoryview(b"call"), last=True)])
+        assert b.take_whole(2 * opened) == b"call"
+        assert b.write_last(2 * opened, b"answer")
+        while b.wants_to_send():
+            _packet(b)  # and nothing is acknowledged
+        opened += 1
+    assert opened == b.sizes()["streams"] == 2 * c.MAX_OPEN_STREAMS
+    with pytest.raises(StreamError, match="allowed"):
+        _give(b, [StreamData(2 * opened, 0, memoryview(b"call"), last=True)])
+
+
+def test_F7_a_large_answer_makes_no_place_for_another_call() -> None:
+    _, b = _pair()
+    for i in range(c.MAX_OPEN_STREAMS):
+        _give(b, [StreamData(2 * i, 0, memoryview(b"call"), last=True)])
+        assert b.take_whole(2 * i) == b"call"
+        assert b.write_last(2 * i, bytes(c.JOIN_SIZE + 1))
+    assert b.table.accept_limit == c.MAX_OPEN_STREAMS
+
+
 def test_F7_after_boundless_credit_an_acknowledgement_lets_the_next_bytes_out() -> None:
     a, _ = _pair()
     a.open()

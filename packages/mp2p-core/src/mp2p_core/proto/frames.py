@@ -34,6 +34,7 @@ __all__ = [
     "RESET",
     "STOP",
     "STREAM",
+    "STREAM_FRAMES",
     "STREAM_LAST",
     "STREAM_OVERHEAD",
     "Ack",
@@ -192,6 +193,7 @@ class MaxStreams(NamedTuple):
 
 
 StreamFrame: TypeAlias = StreamData | ResetStream | StopSending | MaxData | MaxStreamData | MaxStreams
+STREAM_FRAMES: Final = (StreamData, ResetStream, StopSending, MaxData, MaxStreamData, MaxStreams)
 PathFrame: TypeAlias = PathChallenge | PathResponse | Addr
 PATH_FRAMES: Final = (PathChallenge, PathResponse, Addr)
 Frame: TypeAlias = Ping | Ack | Close | Msg | PathFrame | StreamFrame

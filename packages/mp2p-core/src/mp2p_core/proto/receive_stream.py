@@ -39,29 +39,26 @@ class ReceiveStream:
     Memory: at most twice the window, and pieces joined so that small ones do not cost more than their data.
     """
 
-    __slots__ = (
-        "_low_water", "_next", "_pieces", "_ready", "_shared", "_starts", "credit", "final", "number",
-        "readable_told", "reset_code", "stop_code", "told", "update_due",
-    )  # fmt: skip
+    # What most streams, which are one small message, never come to change.
+    final: int | None = None
+    reset_code: int | None = None
+    """The code of the peer's RESET, when it came before the end."""
+    stop_code: int | None = None
+    """The code of our own STOP."""
+    update_due = False
+    """Whether the peer is to be told of more credit. Cleared by who tells it."""
+    readable_told = False
+    """Whether an event says that reading brings something new."""
+    told = False
+    """Whether the application has seen the end or the reset, or wants neither."""
+    _low_water = 1  # bytes in order that make it readable, before the end
+    _next = 0
 
     def __init__(self, number: int, shared: ReceiveBudget) -> None:
         self.number = number
         self.credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
-        self.final: int | None = None
-        self.reset_code: int | None = None
-        """The code of the peer's RESET, when it came before the end."""
-        self.stop_code: int | None = None
-        """The code of our own STOP."""
-        self.update_due = False
-        """Whether the peer is to be told of more credit. Cleared by who tells it."""
-        self.readable_told = False
-        """Whether an event says that reading brings something new."""
-        self.told = False
-        """Whether the application has seen the end or the reset, or wants neither."""
         self._shared = shared
-        self._low_water = 1  # bytes in order that make it readable, before the end
         self._ready: deque[_Buffer] = deque()  # in order, from `credit.read` up to `_next`
-        self._next = 0
         # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
         self._starts: list[int] = []  # offsets of _pieces, beyond _next
         self._pieces: list[_Buffer] = []

@@ -108,38 +108,31 @@ class SendStream:
     on nothing has been sent.
     """
 
-    __slots__ = (
-        "_acked", "_chunks", "_end_acked", "_end_due", "_lost", "_shared", "_starts", "base", "blocked", "final",
-        "in_ready", "in_urgent", "limit", "next", "number", "reset_acked", "reset_code", "stopped_code", "told",
-        "written",
-    )  # fmt: skip
+    # What most streams, which are one small message, never come to change.
+    base = next = written = 0
+    final: int | None = None
+    """Where the application ended it."""
+    reset_code: int | None = None
+    reset_acked = False
+    stopped_code: int | None = None
+    """The code of the peer's STOP."""
+    told = False
+    """Whether the application knows that this direction has ended: it ended it, or was told of a STOP."""
+    blocked = False
+    """Whether `write` took less than it was given."""
+    in_ready = in_urgent = False
+    _acked: Spans | None = None
+    _lost: Spans | None = None
+    _end_due = False  # the end has to be said, for the first time or again
+    _end_acked = False
 
     def __init__(self, number: int, shared: SendBudget) -> None:
         self.number = number
         self.limit = c.STREAM_WINDOW
         """The peer's MAX_STREAM."""
-        self.base = 0
-        self.next = 0
-        self.written = 0
-        self.final: int | None = None
-        """Where the application ended it."""
-        self.reset_code: int | None = None
-        self.reset_acked = False
-        self.stopped_code: int | None = None
-        """The code of the peer's STOP."""
-        self.told = False
-        """Whether the application knows that this direction has ended: it ended it, or was told of a STOP."""
-        self.blocked = False
-        """Whether `write` took less than it was given."""
-        self.in_ready = False
-        self.in_urgent = False
         self._shared = shared
         self._chunks: list[Buffer] = []
         self._starts: list[int] = []
-        self._acked = Spans()
-        self._lost = Spans()
-        self._end_due = False  # the end has to be said, for the first time or again
-        self._end_acked = False
 
     # --- application ----------------------------------------------------------------------------------
 
@@ -177,6 +170,23 @@ class SendStream:
         self._shared.unsent += taken
         return taken
 
+    def write_last(self, data: bytes) -> bool:
+        """Take all of the data and end this direction; False, and nothing, when there is no room."""
+        size = len(data)
+        shared = self._shared
+        if self.written or not 0 < size <= c.UNSENT_FLOOR or shared.unsent + size > c.UNSENT_CONNECTION:
+            if data and not self.write(data, whole=True):
+                return False
+            self.finish()
+            return True
+        self.check_open()
+        self._chunks.append(data)
+        self._starts.append(0)
+        shared.unsent += size
+        self.written = self.final = size
+        self._end_due = self.told = True
+        return True
+
     def finish(self) -> None:
         """End this direction after what has been written."""
         if self.final is None or self.stopped_code is not None:
@@ -194,8 +204,9 @@ class SendStream:
         self._shared.unacked -= self.next - self.base
         self.written = self.base = self.next
         self._end_due = False
-        for kept in (self._chunks, self._starts, self._acked, self._lost):
-            kept.clear()
+        self._chunks.clear()
+        self._starts.clear()
+        self._acked = self._lost = None
         return True
 
     # --- state ----------------------------------------------------------------------------------------
@@ -250,17 +261,19 @@ class SendStream:
     @property
     def spans(self) -> int:
         """How many ranges are held."""
-        return len(self._acked) + len(self._lost)
+        return len(self._acked or ()) + len(self._lost or ())
 
     # --- network --------------------------------------------------------------------------------------
 
     def fill_lost(self, room: int, out: list[Buffer]) -> Sent | None:
         """Append a frame of what needs no credit; None when the room is too small for it."""
-        start, end = self._lost.first if self._lost else (self.next, self.next)
+        lost = self._lost
+        start, end = lost.first if lost else (self.next, self.next)
         size = self._fitting(room, end - start)
         if size is None:
             return None
-        self._lost.remove(start, start + size)
+        if lost:
+            lost.remove(start, start + size)
         return self._frame(start, start + size, out)
 
     def fill_new(self, room: int, credit: int, out: list[Buffer]) -> Sent | None:
@@ -275,6 +288,26 @@ class SendStream:
         shared.unacked += size
         shared.unsent -= size
         return self._frame(start, end, out)
+
+    def fill_whole(self, room: int, credit: int, out: list[Buffer]) -> Sent | None:
+        """Append all of a stream, its end included, if that was one piece and fits; None when it does not."""
+        size = self.final
+        if (
+            not size
+            or self.next
+            or size > min(credit, self.limit, room - STREAM_OVERHEAD)
+            or len(self._chunks) != 1
+        ):
+            return None
+        shared = self._shared
+        shared.sent += size
+        shared.unacked += size
+        shared.unsent -= size
+        self.next = size
+        self._end_due = False
+        out.append(encode_stream_head(self.number, 0, size, last=True))
+        out.append(self._chunks[0])
+        return Sent(STREAM_LAST, self.number, 0, size)
 
     @staticmethod
     def _fitting(room: int, size: int) -> int | None:
@@ -306,9 +339,17 @@ class SendStream:
         if last:
             self._end_acked = True
             self._end_due = False
+            if start == self.base and not self._lost and not self._acked:  # all there is
+                self._shared.unacked -= end - start
+                self.base = end
+                self._chunks.clear()
+                self._starts.clear()
+                return self.reset_code is None
         if self._lost:
             self._lost.remove(start, end)
         if start > self.base:
+            if self._acked is None:
+                self._acked = Spans()
             self._acked.add(start, end)
             return False
         if end > self.base:
@@ -338,7 +379,9 @@ class SendStream:
         start = max(start, self.base)
         if start >= end:
             return
-        lost = self._lost
-        lost.add(start, end)
-        for span in self._acked.within(start, end):
-            lost.remove(*span)
+        if self._lost is None:
+            self._lost = Spans()
+        self._lost.add(start, end)
+        if self._acked:
+            for span in self._acked.within(start, end):
+                self._lost.remove(*span)

@@ -17,7 +17,7 @@ from mp2p_core.proto.epochs import Epochs
 from mp2p_core.proto.flow import StreamError
 from mp2p_core.proto.frames import (
     MSG_OVERHEAD,
-    PATH_FRAMES,
+    STREAM_FRAMES,
     Ack,
     Close,
     Msg,
@@ -229,10 +229,10 @@ class Session:
         try:
             frames = parse_frames_untrusted(payload)
             for frame in frames:
-                if isinstance(frame, Msg):
+                if isinstance(frame, STREAM_FRAMES):
                     eliciting = True
                     self.carried_at = now
-                    self.received.append(frame.data)
+                    packer.streams.receive_untrusted(frame, now)
                 elif isinstance(frame, Ack):
                     packer.acked_untrusted(frame, now)
                     self.heard_by_peer = True
@@ -240,13 +240,12 @@ class Session:
                     eliciting = at_once = True
                 elif isinstance(frame, Close):
                     self._peer_closed(frame, now)
-                elif isinstance(frame, PATH_FRAMES):
-                    if self.state is _OPEN:
-                        self.roaming.read_untrusted(frame, channel, path, now)
-                else:
+                elif isinstance(frame, Msg):
                     eliciting = True
                     self.carried_at = now
-                    packer.streams.receive_untrusted(frame, now)
+                    self.received.append(frame.data)
+                elif self.state is _OPEN:
+                    self.roaming.read_untrusted(frame, channel, path, now)
         except StreamError as error:
             self.close(error.code, str(error), now)
             return

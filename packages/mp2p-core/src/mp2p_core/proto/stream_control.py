@@ -65,3 +65,23 @@ class ControlFrames:
         for key in said:
             del self.due[key]
         return room
+
+    def lost(self, kind: int, number: int, limit: int) -> None:
+        """Note that a frame is taken for lost: it is due again, unless what it said is out of date."""
+        table = self._table
+        live = table.live.get(number)
+        if kind == MAX_DATA:
+            matters = table.receiving.credit.limit == limit
+        elif kind == MAX_STREAMS:
+            matters = table.accept_limit == limit
+        elif live is None:
+            return
+        elif kind == MAX_STREAM:
+            receive = live.receive
+            matters = receive.credit.limit == limit and receive.final is None and not receive.discarding
+        elif kind == RESET:
+            matters = not live.send.reset_acked
+        else:
+            matters = live.receive.final is None
+        if matters:
+            self.due[kind, number] = None

@@ -50,13 +50,15 @@ class StreamEvent(NamedTuple):
 class LiveStream:
     """Both directions of a stream."""
 
-    __slots__ = ("cancelled", "receive", "send")
+    __slots__ = ("cancelled", "parting", "receive", "send")
 
     def __init__(self, send: SendStream, receive: ReceiveStream) -> None:
         self.send = send
         self.receive = receive
         self.cancelled = False
         """Whether the peer has cancelled it, which counts once, or may do so because the application serves it."""
+        self.parting = False
+        """Whether another may be opened in its place already: see `StreamTable.part`."""
 
     @property
     def touched(self) -> bool:
@@ -68,15 +70,16 @@ class StreamTable:
     """The live streams of a connection, and the numbers of all."""
 
     __slots__ = (
-        "_accepted", "_cancelled_at", "_gone", "_open_limit", "_open_wanted", "_opened", "_parity", "_retired",
-        "accept_limit", "events", "live", "receiving", "sending",
+        "_accepted", "_cancelled_at", "_gone", "_open_limit", "_open_wanted", "_opened", "_parity", "_parting",
+        "_retired", "accept_limit", "events", "live", "receiving", "sending",
     )  # fmt: skip
 
     def __init__(self, *, initiator: bool) -> None:
         self.events: deque[StreamEvent] = deque()
         self.sending = SendBudget()
         self.receiving = ReceiveBudget()
-        # Attack: a peer that opens streams for ever. `accept_limit` holds it to MAX_OPEN_STREAMS at a time.
+        # Attack: a peer that opens streams for ever. `accept_limit` holds it to MAX_OPEN_STREAMS at a time, and as many
+        # that are parting.
         self.live: dict[int, LiveStream] = {}
         self.accept_limit = c.MAX_OPEN_STREAMS
         """How many streams the peer may open, from the first on: our MAX_STREAMS."""
@@ -86,6 +89,7 @@ class StreamTable:
         self._open_wanted = False
         self._accepted = 0  # the peer's streams ever opened
         self._retired = 0  # those of them that are gone
+        self._parting = 0  # those of them that are about to
         # Attack: numbers used again. The last few final sizes tell that from late packets; older ones are ignored.
         self._gone: dict[int, int] = {}
         # Attack: opening and cancelling, each of which costs the application more than the peer.
@@ -205,7 +209,7 @@ class StreamTable:
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
         """Forget a stream that has ended in every respect; True when it has."""
         send, receive = live.send, live.receive
-        if not (send.told and send.done and receive.told) or receive.final is None:
+        if not (send.told and receive.told and send.done) or receive.final is None:
             return False
         del self.live[number]
         if len(self._gone) >= c.FORGOTTEN_STREAMS:
@@ -213,11 +217,31 @@ class StreamTable:
         self._gone[number] = receive.final
         if number & 1 != self._parity:
             self._retired += 1
+            self._parting -= live.parting
         return True
+
+    def part(self, number: int, live: LiveStream) -> bool:
+        """Let the peer open another stream in place of one that waits for nothing but acknowledgements.
+
+        So calls need not wait for those before them to be acknowledged. Returns whether the peer is to be told.
+        Attack: a peer that calls and acknowledges nothing. There are never more such streams than others, and each
+        holds few bytes.
+        """
+        if (
+            number & 1 == self._parity
+            or not live.receive.told
+            or live.receive.final is None
+            or live.send.written > c.JOIN_SIZE
+            or self._parting >= c.MAX_OPEN_STREAMS
+        ):
+            return False
+        live.parting = True
+        self._parting += 1
+        return self.raise_accept_limit()
 
     def raise_accept_limit(self) -> bool:
         """Let the peer open as many streams more as have gone; False when that is not worth a frame yet."""
-        limit = min(self._retired + c.MAX_OPEN_STREAMS, c.MAX_STREAM_COUNT)
+        limit = min(self._retired + self._parting + c.MAX_OPEN_STREAMS, c.MAX_STREAM_COUNT)
         more = limit - self.accept_limit
         left = self.accept_limit - self._accepted
         if more < c.STREAMS_REPORTED and (more == 0 or 2 * left > c.MAX_OPEN_STREAMS):

@@ -121,13 +121,15 @@ class Streams:
         live = self.table.get(stream)
         send = live.send
         try:
-            if data and not send.write(data, whole=True):
+            if not send.write_last(data):
                 return False
-            send.finish()
         except StreamClosed:
             self._forget_if_done(stream, live)
             raise
-        self._queue(send)
+        if not send.in_ready:
+            self._queue(send)
+        if self.table.part(stream, live):
+            self._control[MAX_STREAMS, 0] = None
         return True
 
     def reset(self, stream: int, code: int) -> None:
@@ -182,12 +184,12 @@ class Streams:
 
         So a small message that is a stream of its own is taken in one step, and not asked again for its end.
         """
-        live = self.table.get(stream)
-        whole = live.receive.take_whole()
-        if whole is not None:
-            if self._receiving.update_due:
-                self._tell_max_data()
-            self._forget_if_done(stream, live)
+        live = self.table.live.get(stream)
+        if live is None or (whole := live.receive.take_whole()) is None:
+            return None
+        if self._receiving.update_due:
+            self._tell_max_data()
+        self._forget_if_done(stream, live)
         return whole
 
     def readable(self, stream: int) -> bool:
@@ -301,6 +303,12 @@ class Streams:
         budget, ready = self._sending, self._ready
         while ready and room >= STREAM_OVERHEAD and (credit := budget.available) > 0:
             send = ready[0]
+            frame = send.fill_whole(room, credit, out)
+            if frame is not None:
+                sent.append(frame)
+                room -= STREAM_OVERHEAD + frame.end
+                ready.popleft().in_ready = False
+                continue
             frame = send.fill_new(room, credit, out)
             if frame is None:
                 break
@@ -339,29 +347,11 @@ class Streams:
     def lost(self, sent: Sequence[Sent]) -> None:
         """Note that the packet with these frames is taken for lost; what still matters goes out again, first."""
         for kind, number, start, end in sent:
-            if kind == MAX_DATA:
-                newest = self._receiving.credit.limit == start
-            elif kind == MAX_STREAMS:
-                newest = self.table.accept_limit == start
-            else:
-                live = self.table.live.get(number)
-                if live is None:
-                    continue
-                if kind in _DATA:
-                    live.send.lost(start, end, last=kind == STREAM_LAST)
-                    self._queue(live.send)
-                    continue
-                if kind == MAX_STREAM:
-                    receive = live.receive
-                    newest = (
-                        receive.credit.limit == start and receive.final is None and not receive.discarding
-                    )
-                elif kind == RESET:
-                    newest = not live.send.reset_acked
-                else:
-                    newest = live.receive.final is None
-            if newest:
-                self._control[kind, number] = None
+            if kind not in _DATA:
+                self._control_frames.lost(kind, number, start)
+            elif (live := self.table.live.get(number)) is not None:
+                live.send.lost(start, end, last=kind == STREAM_LAST)
+                self._queue(live.send)
 
     # --- bookkeeping ----------------------------------------------------------------------------------
 
@@ -391,10 +381,11 @@ class Streams:
             self._control[MAX_DATA, 0] = None
 
     def _forget_if_done(self, number: int, live: LiveStream) -> None:
-        if not self.table.forget_if_done(number, live):
+        if not (live.send.told and live.receive.told and self.table.forget_if_done(number, live)):
             return
-        for kind in _OF_A_STREAM:
-            self._control.pop((kind, number), None)
+        if self._control:
+            for kind in _OF_A_STREAM:
+                self._control.pop((kind, number), None)
         if self.table.raise_accept_limit():
             self._control[MAX_STREAMS, 0] = None
 
