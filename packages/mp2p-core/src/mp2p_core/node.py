@@ -246,15 +246,15 @@ class Node:
         """Pass on events; returns whether a call has got through."""
         connected = False
         for event in events:
-            if isinstance(event, MessageReceived):
+            if isinstance(event, StreamChanged):
+                if (peer := self._peers.get(event.connection)) is not None:
+                    peer.notice_stream(event.session, event.event)
+            elif isinstance(event, MessageReceived):
                 if (peer := self._peers.get(event.connection)) is not None:
                     peer.deliver(event.data)
             elif isinstance(event, PingAnswered):
                 if (peer := self._peers.get(event.connection)) is not None:
                     peer.answer_ping(event.ping, event.rtt)
-            elif isinstance(event, StreamChanged):
-                if (peer := self._peers.get(event.connection)) is not None:
-                    peer.notice_stream(event.session, event.event)
             elif isinstance(event, ConnectionReplaced):
                 if (peer := self._peers.pop(event.old, None)) is not None:
                     self._peers[event.new] = peer

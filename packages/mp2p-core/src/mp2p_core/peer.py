@@ -227,13 +227,16 @@ class Peer:
         Waits while as many are open as the peer allows (100). Cancelled, it has opened none. Raises `Closed`.
         """
         await checkpoint_if_cancelled()
-        while True:
-            self._connection.check_open()
-            session = self._connection.session
-            number = session.packer.streams.open()
-            if number is not None:
-                return self._remember(session, number)
+        while (stream := self.open_stream_nowait()) is None:
             await self._changed.wait()
+        return stream
+
+    def open_stream_nowait(self) -> Stream | None:
+        """Return what `open_stream` would, or None when it would wait. Raises `Closed`."""
+        self._connection.check_open()
+        session = self._connection.session
+        number = session.packer.streams.open()
+        return None if number is None else self._remember(session, number)
 
     async def accept_stream(self) -> Stream:
         """Wait for the next stream that the peer opens, in the order of opening.

@@ -281,7 +281,7 @@ class Stream(ByteStream):
 
     def receive_whole_nowait(self) -> bytes | None:
         """Return what `receive_whole` would, or None also when it would wait. Never raises."""
-        if not self.alive or self._ended or self._ignored or self._closed or self._given_back:
+        if self._ended or self._ignored or self._closed or self._given_back or not self._session.live:
             return None
         whole = self._streams.take_whole(self.number)
         if whole is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -105,6 +106,8 @@ class Caller:
         raise AssertionError("an interceptor swallowed the failure of another to begin")
 
     async def _result_of(self, method: Method, call: Call, body: bytes, items: Any) -> Any:
+        if not method.idempotent:
+            return await self._once(method, call, body, items)
         return await self.repeat(method, lambda: self._once(method, call, body, items))
 
     async def repeat(self, method: Method, attempt: Callable[[], Any]) -> Any:
@@ -137,17 +140,16 @@ class Caller:
                 method.full_name,
                 f"the arguments are {len(body)} bytes, at most {self._limits.message} are sent: use a stream of items",
             )
-        left = call.deadline - anyio.current_time()
+        left = None if call.deadline == math.inf else max(call.deadline - anyio.current_time(), 0.0)
         header = CallHeader(
-            int(call.id, 16),
-            self._interface.name,
-            call.version,
-            method.name,
-            None if left == float("inf") else max(left, 0.0),
-            call.metadata,
+            *(int(call.id, 16), self._interface.name, call.version, method.name, left, call.metadata)
         )
         request = encode_call(header) + encode_frame(FrameType.ARGUMENTS, body)
-        exchange = Exchange(await self.peer.open_stream(), self._limits.message)
+        # A deadline of -inf is how anyio says that this task is cancelled: it ends here, where it waits.
+        stream = self.peer.open_stream_nowait() if call.deadline > 0 else None
+        if stream is None:
+            stream = await self.peer.open_stream()
+        exchange = Exchange(stream, self._limits.message)
         sent = Sent(method, exchange, self._limits)
         try:
             await exchange.send(request, last=items is None)

@@ -24,51 +24,32 @@ _READ: Final = 1 << 20
 _TURNS: Final = 16
 
 
-class Exchange:
+class Exchange(FrameReader):
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
-    __slots__ = ("_fresh", "_reader", "_turn", "stream", "torn")
+    __slots__ = ("_fresh", "_turn", "stream", "torn")
 
     def __init__(self, stream: Stream, limit: int) -> None:
+        super().__init__(limit)
         self.stream = stream
-        self._reader = FrameReader(limit)
         self._turn = 0
         self._fresh = True  # nothing has been read: most requests and answers come whole, and are read so
         self.torn = False
         """Whether a frame may have been sent in part, because sending it was cancelled: nothing may follow it."""
-
-    @property
-    def limit(self) -> int:
-        """How large a message may be. What has been received counts as well."""
-        return self._reader.limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._reader.limit = limit
-
-    @property
-    def wanted(self) -> int:
-        """How many bytes the frame that is being received has in all; 0 when that is not known yet."""
-        return self._reader.wanted
-
-    @property
-    def unread(self) -> bytes:
-        """What has been received, and is of no frame that was returned."""
-        return self._reader.unread
 
     async def receive_untrusted(self) -> Frame | None:
         """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""
         if self._fresh:
             self._fresh = False
             if (whole := await self.stream.receive_whole()) is not None:
-                self._reader.feed(whole)
-        while (frame := self._reader.next_untrusted()) is None:
+                self.feed(whole)
+        while (frame := self.next_untrusted()) is None:
             try:
                 data = await self.stream.receive(_READ)
             except anyio.EndOfStream:
                 self._ended_untrusted()
                 return None
-            self._reader.feed(data)
+            self.feed(data)
         return frame
 
     def receive_nowait_untrusted(self) -> Frame | None:
@@ -76,8 +57,8 @@ class Exchange:
         if self._fresh:
             self._fresh = False
             if (whole := self.stream.receive_whole_nowait()) is not None:
-                self._reader.feed(whole)
-        while (frame := self._reader.next_untrusted()) is None:
+                self.feed(whole)
+        while (frame := self.next_untrusted()) is None:
             try:
                 data = self.stream.receive_nowait(_READ)
             except anyio.EndOfStream:
@@ -85,11 +66,11 @@ class Exchange:
                 raise BadMessage("malformed", "the stream ends before the message") from None
             if data is None:
                 return None
-            self._reader.feed(data)
+            self.feed(data)
         return frame
 
     def _ended_untrusted(self) -> None:
-        if not self._reader.empty:
+        if not self.empty:
             raise BadMessage("malformed", "the stream ends within a message")
 
     async def send(self, data: bytes, *, last: bool = False) -> None:

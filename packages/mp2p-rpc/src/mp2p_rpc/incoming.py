@@ -52,24 +52,21 @@ _LARGE: Final = 65536
 class Incoming:
     """A call from a peer. `begin` reads what is here; the rest follows by itself."""
 
+    _header: CallHeader | None = None
+    _offer: Offer | None = None
+    _target: Any = None
+    _method: Method | None = None
+    _arguments: dict[str, Any]
+    _call: Call | None = None
+    _scope: anyio.CancelScope | None = None
+    _answered = _abandoned = _stopped = _entered = _left = False
+    _error: Exception | None = None
+
     def __init__(self, server: Server, peer: Peer, stream: Stream) -> None:
         self._server = server
         self._peer = peer
         self._stream = stream
         self._exchange = Exchange(stream, MAX_HEADER_SIZE)
-        self._header: CallHeader | None = None
-        self._offer: Offer | None = None
-        self._target: Any = None
-        self._method: Method | None = None
-        self._arguments: dict[str, Any] = {}
-        self._call: Call | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._answered = False
-        self._abandoned = False
-        self._stopped = False
-        self._entered = False
-        self._left = False
-        self._error: Exception | None = None
         stream.abandoned = self.abandon
 
     # --- the request ----------------------------------------------------------------------------------
@@ -150,9 +147,11 @@ class Incoming:
             return self._refuse(ErrorBody(ErrorKind.BUSY, "", f"{limits.calls_per_peer} calls of this key"))
         if found.offer.full:
             return self._refuse(ErrorBody(ErrorKind.BUSY, "", "as many calls wait as may"))
-        left = math.inf if header.timeout is None else header.timeout
-        if not left > 0:
-            return self._refuse(ErrorBody(ErrorKind.DEADLINE))
+        deadline = math.inf
+        if header.timeout is not None:
+            if not header.timeout > 0:
+                return self._refuse(ErrorBody(ErrorKind.DEADLINE))
+            deadline = anyio.current_time() + header.timeout
         self._call = Call(
             id=f"{header.id & 0xFFFFFFFFFFFFFFFF:016x}",
             method=name,
@@ -160,7 +159,7 @@ class Incoming:
             shape=method.shape,
             peer=key,
             incoming=True,
-            deadline=anyio.current_time() + left,
+            deadline=deadline,
             metadata=header.metadata,
         )
         self._exchange.limit = limits.message

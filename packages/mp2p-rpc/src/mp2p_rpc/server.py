@@ -40,6 +40,7 @@ class Server:
     def __init__(self, tasks: TaskGroup) -> None:
         self.tasks = tasks
         self._offers: list[Offer] = []
+        self._found: dict[tuple[str, int], Found] = {}
         self._builtin = 0
         self.published = 0
         """How many topics are published: asking for them is a call, too."""
@@ -64,19 +65,18 @@ class Server:
 
     def add(self, offer: Offer, *, builtin: bool = False) -> None:
         """Serve something more. Raises UsageError when a service of that name and version is served already."""
-        taken = {
-            (each.interface.name, each.interface.version) for one in self._offers for each in one.bindings
-        }
-        for binding in offer.bindings:
-            name, version = binding.interface.name, binding.interface.version
-            if (name, version) in taken:
-                raise UsageError(f"this node serves {name or 'functions'!r} (version {version}) already")
+        added = {(each.interface.name, each.interface.version): Found(offer, each) for each in offer.bindings}
+        for name, version in added.keys() & self._found.keys():
+            raise UsageError(f"this node serves {name or 'functions'!r} (version {version}) already")
+        self._found.update(added)
         self._offers.append(offer)
         self._builtin += builtin
 
     def remove(self, offer: Offer) -> None:
         """Serve it no more."""
         self._offers.remove(offer)
+        for each in offer.bindings:
+            del self._found[each.interface.name, each.interface.version]
 
     def take(self, peer: Peer, stream: Stream) -> None:
         """Take a call."""
@@ -104,11 +104,7 @@ class Server:
 
     def find(self, service: str, version: int) -> Found | None:
         """Find a service."""
-        for offer in self._offers:
-            for binding in offer.bindings:
-                if binding.interface.name == service and binding.interface.version == version:
-                    return Found(offer, binding)
-        return None
+        return self._found.get((service, version))
 
     def knows(self, key: PublicKey) -> bool:
         """Tell whether this key may call anything of this node."""
