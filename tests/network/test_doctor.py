@@ -32,8 +32,11 @@ main()
 
 
 def findings(outcome: Outcome) -> dict[str, Record]:
-    """Return the doctor's findings by id."""
-    return {record["id"]: record for record in outcome.events("finding")}
+    """Return the doctor's findings by id, each of which comes once."""
+    found = outcome.events("finding")
+    by_id = {record["id"]: record for record in found}
+    assert len(by_id) == len(found)
+    return by_id
 
 
 def trouble(outcome: Outcome) -> dict[str, str]:
@@ -58,10 +61,14 @@ def listening(device: Device, *options: str, allow: str = "any") -> Process:
 def test_a_healthy_pair_has_nothing_to_say(lab: Lab) -> None:
     ends = two_hosts(lab)
     near, far = Device(ends.left), Device(ends.right)
-    listening(far)
+    there = listening(far)
     outcome = examine(near, "--pair", far.key, "--host", ends.right_port.v4)
     assert trouble(outcome) == {}
     assert outcome.code == 0
+    for name in ("C.multicast-out-v4", "C.multicast-out-v6"):
+        assert "by multicast on eth0" in findings(outcome)[name]["fact"]
+    asked = [json.loads(line) for line in there.stdout if '"asked"' in line]
+    assert [record["how"] for record in asked] == ["multicast on eth0"] * 2, "once for each IP version"
     assert {
         "C.multicast-out-v4",
         "C.multicast-in-v6",
@@ -70,6 +77,26 @@ def test_a_healthy_pair_has_nothing_to_say(lab: Lab) -> None:
         "D.clock",
         "D.access",
     } <= set(findings(outcome))
+
+
+def test_unicast_that_a_firewall_keeps_out_is_not_taken_for_multicast_nor_the_other_way_round(
+    lab: Lab,
+) -> None:
+    ends = two_hosts(lab)
+    near, far = Device(ends.left), Device(ends.right)
+    ends.left.nft(
+        f"table ip group {{ chain input {{ type filter hook input priority 0; ip daddr {ends.left_port.v4} meta"
+        " l4proto udp drop\n}\n}"
+    )
+    listening(far, "--transport", "v4")
+    outcome = examine(near, "--transport", "v4", "--pair", far.key)
+    assert {name: each["level"] for name, each in findings(outcome).items() if name.startswith("C.")} == {
+        "C.multicast-out-v4": "PASS",
+        "C.multicast-in-v4": "PASS",
+        "C.unicast-v4": "WARN",
+        "C.size-v4": "PASS",
+        "C.loss-v4": "PASS",
+    }
 
 
 def test_across_three_routers_too(lab: Lab) -> None:

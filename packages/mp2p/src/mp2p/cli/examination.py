@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
@@ -80,7 +79,6 @@ class Examination:
                 family = V4 if group[0] == 4 else V6
                 channel = open_channel(Listen(group, self._options.reach, self._wanted.asked), family)
                 stack.push_async_callback(channel.aclose)
-                number = socket.AF_INET if group[0] == 4 else socket.AF_INET6
-                beside = stack.enter_context(unicast_socket(number, port(group)))
+                beside = stack.enter_context(unicast_socket(family, port(group)))
                 tasks.start_soon(listener.serve_channel, channel, beside)
                 tasks.start_soon(listener.serve_unicast, beside, channel)

@@ -88,7 +88,8 @@ def _listed(
                 f"ip maddress show dev {missing[0]}",
             )
         ]  # fmt: skip
-    return [Finding(name, Level.PASS, f"The kernel lists {group} on each of them.")]
+    joined = ", ".join(status.name for status in statuses if status.joined)
+    return [Finding(name, Level.PASS, f"The kernel lists {group} on {joined}.")]
 
 
 def memberships(system: System, version: int) -> set[tuple[str, str]] | None:

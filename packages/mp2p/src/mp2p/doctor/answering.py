@@ -20,7 +20,7 @@ from mp2p_core.proto.addresses import format_host_port, may_answer, pack_ipv4, p
 from mp2p_core.proto.buckets import TokenBucket
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.transport import Address, Path, Train
-from mp2p_udp import UdpChannel
+from mp2p_udp import Family, UdpChannel
 
 __all__ = ["Asked", "Listener", "unicast_socket"]
 
@@ -108,12 +108,15 @@ class Listener:
             channel.send(Train(Path(group, None, path.interface), (said,), len(said)))
 
 
-def unicast_socket(family: int, number: int) -> socket.socket:
-    """Open a socket beside a group's: what is bound to the group hears no unicast."""
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+def unicast_socket(family: Family, number: int) -> socket.socket:
+    """Open a socket at a port, beside a group's: what is bound to the group hears no unicast, and this no group."""
+    sock = socket.socket(family.number, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
+    if family.number == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if family.multicast_all is not None:
+        # Linux would hand it what the group's own socket has joined, and that would look like unicast.
+        sock.setsockopt(family.level, family.multicast_all, 0)
     sock.bind(("", number))
     return sock

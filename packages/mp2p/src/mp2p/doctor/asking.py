@@ -16,7 +16,7 @@ from mp2p.doctor.probes import LEAST_SIZE, NONCE_SIZE, Probe, pack, unpack
 from mp2p_core.proto.addresses import port
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.transport import Address, Path, Train
-from mp2p_udp import UdpChannel
+from mp2p_udp import V4, V6, UdpChannel
 
 __all__ = ["Asker", "Heard"]
 
@@ -61,7 +61,7 @@ class Asker:
         self._peer = peer.raw
         self._channel = channel
         self._group = group
-        family = socket.AF_INET if group[0] == 4 else socket.AF_INET6
+        family = V4 if group[0] == 4 else V6
         # Answers go to where the question came from: our group's port, where its own socket hears no unicast.
         self._beside = unicast_socket(family, port(channel.address))
         # One that is connected is told when nobody listens at the other end.

@@ -47,7 +47,9 @@ def _interfaces(system: System, wanted: Wanted, usable: Sequence[Interface]) -> 
         skipped = [skip for skip in choice.skipped if not wanted.asked or skip.name in wanted.asked]
         told = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
         if not choice.eligible:
-            command = "ip link set dev INTERFACE up" if not wanted.asked else "ip -brief address"
+            down = [skip.name for skip in skipped if "is down" in skip.reason]
+            one = down[0] if len(down) == 1 else "INTERFACE"
+            command = f"ip link set dev {one} up" if not wanted.asked else "ip -brief address"
             yield Finding(
                 name, Level.FAIL, f"No interface can be used for IPv{group.version} ({told or 'there is none'}).",
                 "Nothing can be heard or sent: an interface must be up, running, able to do multicast, and "
@@ -82,9 +84,8 @@ def _route(system: System, wanted: Wanted, usable: Sequence[Interface]) -> Itera
             "datagram, so the route does not matter to it.",
         )  # fmt: skip
     else:
-        yield Finding(
-            "A.route", Level.PASS, f"The default route leaves by {(default or ['no interface'])[0]}."
-        )
+        told = f"The default route leaves by {default[0]}." if default else "There is no default route."
+        yield Finding("A.route", Level.PASS, f"{told} mp2p does not depend on it.")
 
 
 def _mtu(system: System, wanted: Wanted, usable: Sequence[Interface]) -> Iterator[Finding]:
@@ -152,7 +153,9 @@ def _limit(system: System, wanted: Wanted, usable: Sequence[Interface]) -> Itera
         )  # fmt: skip
     else:
         yield Finding(
-            "A.membership-limit", Level.PASS, f"Up to {limit} memberships a socket; {needed} are needed."
+            "A.membership-limit",
+            Level.PASS,
+            f"A socket may be a member on {limit} interfaces; in use: {needed}.",
         )
 
 

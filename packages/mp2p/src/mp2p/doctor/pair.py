@@ -137,7 +137,7 @@ class _Pair:
             found.append(
                 Finding(
                     "D.access", Level.FAIL, "The peer does not allow this key.",
-                    "It is not in the access list there, so the peer stays silent to it.",
+                    "It is not in the access list there, so the peer stays silent to it. To let it in, over there:",
                     f"mp2p listen --allow {self._own}",
                 )
             )  # fmt: skip
@@ -162,7 +162,8 @@ class _Pair:
                 self._finding(
                     "C.multicast-out", Level.FAIL, f"The peer at {format_host_port(self._group)} does not answer.",
                     "It is not running `mp2p doctor --listen`, has another key, or multicast does not get there. "
-                    "With its IP address these can be told apart.", "mp2p doctor --pair CONTACT --host ADDRESS",
+                    f"With its IPv{self._version} address these can be told apart:",
+                    f"mp2p doctor --pair {self._peer} --host ADDRESS",
                 )
             ]  # fmt: skip
         direct = await self._asker.ask(host=self._host)
@@ -170,7 +171,7 @@ class _Pair:
             return [
                 self._finding(
                     "C.peer", Level.FAIL, f"{self._host[0]} is there, and nobody listens at UDP port {self._host[1]}.",
-                    "The peer is not running.", "mp2p doctor --listen",
+                    "The peer is not running. To start it, over there:", "mp2p doctor --listen --allow any",
                 )
             ]  # fmt: skip
         if not direct.answered:
@@ -178,8 +179,9 @@ class _Pair:
                 self._finding(
                     "C.peer", Level.FAIL, f"{self._host[0]} answers neither multicast nor unicast.",
                     "The peer has another key than this contact says (it stays silent to whoever has the wrong one), "
-                    "its firewall drops UDP, or the host is off. A switch that forgot a host keeps IPv6 unicast from "
-                    "it, too.", "mp2p id",
+                    "its firewall drops UDP, or the host is off."
+                    + (" A switch that forgot a host keeps IPv6 unicast from it, too." if self._version == 6 else "")
+                    + " What its firewall does, and its key, over there:", "mp2p doctor --listen --allow any",
                 )
             ]  # fmt: skip
         return [*await self._multicast_only(self._host), *self._state(direct)]
@@ -202,8 +204,9 @@ class _Pair:
             return [
                 self._finding(
                     "C.forgotten", Level.FAIL, f"{yes}, until the peer joined again.",
-                    "A switch forgot the peer: membership queries do not reach it. Either nobody queries, or a "
-                    "firewall on the peer drops them.", "ip link set dev BRIDGE type bridge mcast_querier 1",
+                    "A switch forgot the peer: membership queries do not reach it. Either a firewall on the peer "
+                    "drops them (`mp2p doctor` says so there), or nobody queries. To have a Linux bridge query:",
+                    "ip link set dev BRIDGE type bridge mcast_querier 1",
                 )
             ]  # fmt: skip
         if not self._near(host[0]):
@@ -219,7 +222,7 @@ class _Pair:
             self._finding(
                 "C.multicast-out", Level.FAIL, f"{yes}, though the peer is in the same network.",
                 "The switch or access point keeps multicast back (client isolation, filtering), or a firewall on the "
-                "peer drops the group.", "sudo mp2p doctor",
+                "peer drops the group. What that does, over there:", "sudo mp2p doctor",
             )
         ]  # fmt: skip
 
@@ -244,6 +247,7 @@ async def check_pair(
     interfaces: list[Interface],
 ) -> AsyncIterator[Finding]:
     """Ask the peer about each pair of (our group, its group)."""
+    said: set[str] = set()
     for ours, theirs in groups:
         listen = Listen(ours, reach, asked)
         channel = open_channel(listen, V4 if ours[0] == 4 else V6)
@@ -251,6 +255,8 @@ async def check_pair(
             usable = host if host is None or ("." in host) == (ours[0] == 4) else None
             pair = _Pair(own, peer, channel, theirs, usable, interfaces)
             for finding in await pair.check(reach, listen):
-                yield finding
+                if finding.id not in said:  # the clock and the access list are the same for both
+                    yield finding
+                said.add(finding.id)
         finally:
             await channel.aclose()
