@@ -273,6 +273,21 @@ def test_a_peer_that_goes_silent_after_this_program_stood_still_is_looked_for_lo
     assert time_to_miss(pair) <= c.SILENT_AFTER_PROBES * c.PROBE_WAIT + 0.1
 
 
+def test_a_search_that_has_found_the_peer_leaves_nothing_to_do() -> None:
+    pair = Pair(2)
+    pair.say(b"heard")
+    pair.sim.run(1)
+    time_to_miss(pair)
+    pair.sim.cut = lambda datagram: datagram.data[0] != c.TYPE_DATA  # a packet comes before the answer
+    pair.sim.run(1)
+    assert not pair.out.session.searching
+    pair.sim.cut = None
+    pair.sim.run(60)
+    assert pair.a.endpoint.counters["rekeys-begun"] == 1
+    pair.sim.run(c.REKEY_AFTER)
+    assert pair.out.session.epochs.rekeys == 1, "in their own time"
+
+
 @pytest.mark.parametrize("every", [0.01, 0.1, 1.0])
 def test_whoever_keeps_asking_a_silent_peer_finds_out_as_soon(every: float) -> None:
     """What is sent while nothing comes back does not put off the question whether anything does."""

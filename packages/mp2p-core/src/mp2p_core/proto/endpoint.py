@@ -246,7 +246,7 @@ class Endpoint:
 
     def _renew(self, session: Session, now: float) -> None:
         """Ask the peer of a session for new keys."""
-        session.epochs.rekey_at = now + c.RETRY_SPACING
+        session.epochs.tried(now)
         connection = session.connection
         spare = connection is not None and connection.session is not session
         fading = session.roaming.fading

@@ -17,7 +17,8 @@ class Epochs:
     """The last keys, the present ones, and those that the peer has asked for and not confirmed: of these, a few."""
 
     __slots__ = (
-        "_by_id", "_first", "_rekey_after", "current", "promoted", "rekey_at", "rekeys", "retired", "traffic",
+        "_by_id", "_due_at", "_first", "_rekey_after", "current", "promoted", "rekey_at", "rekeys", "retired",
+        "traffic",
     )  # fmt: skip
 
     def __init__(self, first: Epoch, rekey_after: float) -> None:
@@ -26,7 +27,7 @@ class Epochs:
         self._rekey_after = rekey_after
         self.current = first
         """The one that seals."""
-        self.rekey_at = first.began + rekey_after
+        self.rekey_at = self._due_at = first.began + rekey_after
         """When to ask for new keys."""
         self.promoted: Epoch | None = None
         """One of the peer's that it has just confirmed, for the endpoint to note."""
@@ -92,8 +93,16 @@ class Epochs:
         self.current = epoch
         self._replaced(current, now)
         self.rekeys += 1
-        self.rekey_at = now + self._rekey_after
+        self.rekey_at = self._due_at = now + self._rekey_after
         return True
+
+    def tried(self, now: float) -> None:
+        """Note that new keys are being asked for, which is not done again at once."""
+        self.rekey_at = now + c.RETRY_SPACING
+
+    def not_needed(self) -> None:
+        """Note that they were asked for only to find the peer, which is there: the present ones stay in use."""
+        self.rekey_at = max(self.rekey_at, self._due_at)
 
     def _replaced(self, epoch: Epoch, now: float) -> None:
         epoch.expires = now + c.EPOCH_OVERLAP

@@ -147,6 +147,7 @@ class Lifecycle:
                 # It is there after all, and remembers: a lossy network must not make two connections of one.
                 each.searching = False
                 self._dials.end_renewing(each)
+                each.epochs.not_needed()
                 each.roaming.heard_again()
                 self.dirty[each] = None
         if (promoted := session.epochs.promoted) is not None:

@@ -79,14 +79,12 @@ class _Pair:
                     "sudo mp2p doctor",
                 )
             )  # fmt: skip
-        unicast = Level.PASS if heard.by_unicast else Level.WARN
-        found.append(
-            self._finding(
-                "C.unicast", unicast,
-                "Unicast from the peer arrives." if heard.by_unicast else "Unicast from the peer does not arrive.",
-                "" if heard.by_unicast else "A firewall lets the group in and not this host: harmless to mp2p today.",
+        unicast = "Unicast from the peer arrives."
+        if not heard.by_unicast:
+            unicast = (
+                "Unicast from the peer does not arrive (a firewall, most likely). mp2p does not need it."
             )
-        )  # fmt: skip
+        found.append(self._finding("C.unicast", Level.PASS, unicast))
         found += await self._sizes()
         found.append(await self._loss())
         found += self._state(heard)
