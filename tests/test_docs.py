@@ -244,6 +244,36 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{document}: no heading for {target}"
 
 
+SHOWN = re.findall(
+    r"`(tests/network/\w+\.py)::(\w+)`", (ROOT / "docs" / "membership.md").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(SHOWN)))
+def test_the_tests_that_are_to_show_something_exist(file: str, name: str) -> None:
+    assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_what_is_shown_about_membership_is_listed_with_its_test() -> None:
+    """Each row of both tables has one, and no test of a fault or of an event is missing."""
+    text = (ROOT / "docs" / "membership.md").read_text(encoding="utf-8")
+    rows = [
+        row
+        for heading in ("| what | test |", "| fault | id | test |")
+        for row in text.split(heading)[1].split("\n\n")[0].splitlines()[2:]
+    ]
+    assert len(rows) > 30
+    assert len(SHOWN) >= len(rows)
+    assert all(re.search(r"`tests/network/\w+\.py::\w+` \|$", row) for row in rows)
+    listed = {name for _, name in SHOWN}
+    for file in ("test_membership.py", "test_soak.py"):
+        source = (ROOT / "tests" / "network" / file).read_text(encoding="utf-8")
+        assert set(re.findall(r"^def (test_\w+)\(", source, re.MULTILINE)) <= listed
+    doctor = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\| `([A-D]\.[a-z-]+?)(?:-v[46])?`(?: \(\w+\))? \| `tests", text):
+        assert f"`{name}`" in doctor, f"{name} is not in docs/doctor.md"
+
+
 def test_exit_codes_in_the_readme_are_those_of_the_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("| exit code |")[1].split("\n\n")[0]

@@ -277,6 +277,12 @@ class Bridge(Node):
         """Return (port, group) for every membership that snooping has learned."""
         return set(re.findall(r"port (\S+) grp (\S+)", self.run("bridge", "mdb", "show")))
 
+    def forget(self, interface: Interface) -> None:
+        """Forget every membership of this host's interface, as if no report had come for long enough."""
+        for port, group in self.registered():
+            if port == interface.far.name:
+                self.run("bridge", "mdb", "del", "dev", "br0", "port", port, "grp", group)
+
     def wait_registered(self, interface: Interface, group: str, *, gone: bool = False) -> None:
         """Wait until the switch knows that this host's interface wants a group, or has forgotten it."""
         wanted = interface.far.name, str(ipaddress.ip_address(group))
