@@ -486,6 +486,27 @@ async def test_a_connection_goes_on_over_the_other_transport_when_one_dies(hub: 
             assert (client.counters["paths-changed"], server.counters["paths-changed"]) == (1, 1)
 
 
+async def test_what_is_said_in_one_turn_shares_a_packet_until_it_is_much(hub: MemoryHub) -> None:
+    async with (
+        open_node(allow="any", transports=[hub.transport()]) as server,
+        open_node(transports=[hub.transport()]) as client,
+        client.connect(server.contact) as peer,
+    ):
+        await peer.ping()
+        await anyio.wait_all_tasks_blocked()
+        sizes: list[int] = []
+        hub.drop = lambda datagram: bool(sizes.append(len(datagram)))  # type: ignore[func-returns-value]  # to count
+        for _ in range(23):
+            await peer.send_datagram(b"a word")  # the 32nd would give way to other tasks
+        assert not sizes
+        await peer.send_datagram(b"enough")
+        assert len(sizes) == 1
+        await peer.send_datagram(b"the next word")
+        await anyio.wait_all_tasks_blocked()
+        assert len(sizes) > 1
+        assert sizes[0] > 23 * len(b"a word") > sizes[1]
+
+
 async def test_a_channel_that_fails_while_sending_ends_the_node_with_its_error(hub: MemoryHub) -> None:
     async def use() -> None:
         async with (

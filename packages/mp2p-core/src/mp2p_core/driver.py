@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mp2p_core.boundary import Boundary
 from mp2p_core.groups import receive_from
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mp2p_core.transport import MaintainedChannel, Train
 
 __all__ = ["Driver"]
+
+_ENOUGH: Final = 24
+"""Words of the application that share a packet: of more, each costs hardly less."""
 
 
 class Driver:
@@ -42,6 +45,8 @@ class Driver:
         self._call_in_turn = turn_caller()
         self._flush_due = False
         """Whether what has been queued goes out without another word: soon, or because a flush is at work."""
+        self._put_off = 0
+        """How often something was said since a flush was put off to the end of the turn; 0 when none is."""
         self._failure: Exception | None = None
         """What a flush outside of tasks has raised: it ends the node."""
 
@@ -87,11 +92,17 @@ class Driver:
         """Send once every task that is ready has had its turn: what many say in one turn shares packets.
 
         A packet costs many times what one more frame in it does. Nobody waits for this: a task that has said what
-        it has to say goes on to wait, and the event loop comes here before it looks at the network again.
+        it has to say goes on to wait, and the event loop comes here before it looks at the network again. What makes
+        a packet worth its cost goes out at once: so the peer is at work on the first while the others are said.
         """
         if self._flush_due:
+            if self._put_off:
+                self._put_off += 1
+                if self._put_off >= _ENOUGH:
+                    self._flush_now()
             return
         self._flush_due = True
+        self._put_off = 1
         if self._call_in_turn is None:
             self._wake.set()
         else:
@@ -111,6 +122,7 @@ class Driver:
     def flush(self, now: float) -> None:
         """Pass on what the endpoint has to tell, and send what it has to send."""
         self._flush_due = True
+        self._put_off = 0
         if (events := self._endpoint.events()) and self._tell(events, now):
             # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
             # once travels with the confirmation.
