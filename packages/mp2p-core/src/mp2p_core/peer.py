@@ -41,6 +41,11 @@ LINGER: Final = 30.0
 LINGER_SILENCE: Final = 3.0
 """Seconds without any acknowledgement after which it waits no more."""
 _SENDS_PER_YIELD: Final = 32
+# On Python 3.11 each look at a member of an enumeration takes as long as a call.
+_OPENED: Final = StreamEventKind.OPENED
+_FINISHED: Final = StreamEventKind.FINISHED
+_STOPPED: Final = StreamEventKind.STOPPED
+_STREAMS_AVAILABLE: Final = StreamEventKind.STREAMS_AVAILABLE
 _ENDED_STREAMS: Final = 32
 """Streams that have ended and may be remembered before somebody looks for them."""
 
@@ -343,16 +348,16 @@ class Peer:
     def notice_stream(self, session: Session, event: StreamEvent) -> None:
         """Take what the protocol says about a stream."""
         kind, number = event
-        if kind is StreamEventKind.OPENED:
+        if kind is _OPENED:
             opened = self._remember(session, number)
             if number == (1 if session.initiator else 0):
                 self._reader.attach(opened)
                 return
             self.stream_opened(opened)
-        elif kind is not StreamEventKind.STREAMS_AVAILABLE:
+        elif kind is not _FINISHED and kind is not _STREAMS_AVAILABLE:
             if (stream := self._streams.get((session, number))) is not None:
-                stream.notice(event)
-            if kind is not StreamEventKind.FINISHED and kind is not StreamEventKind.STOPPED:
+                stream.notice(kind)
+            if kind is not _STOPPED:
                 return
         self._changed.ring()
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.session import Session
-    from mp2p_core.proto.stream_table import StreamEvent
     from mp2p_core.waiting import Signal
 
 __all__ = ["Stream"]
 
 _CHUNK: Final = 1 << 20
 """Handed over at once; a task that sends much yields to others in between."""
+_READABLE: Final = StreamEventKind.READABLE
 _TURNS: Final = 16
 """Calls that may go through without waiting before other tasks get a turn."""
 
@@ -263,21 +263,17 @@ class Stream(ByteStream):
             raise anyio.BusyResourceError("receiving from")
         self._receiving = True
         try:
-            while (whole := self.receive_whole_nowait()) is None:
-                if (
-                    self._given_back
-                    or self._closed
-                    or self._ignored
-                    or self._ended
-                    or self._reset is not None
-                ):
-                    return None
-                if self._streams.readable(self.number):
-                    return None
+            while (whole := self.receive_whole_nowait()) is None and not self._begun:
                 await self._until_readable()
             return whole
         finally:
             self._receiving = False
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is something for `take_nowait`, be it an error, or has been."""
+        over = self._closed or self._ignored or self._ended or self._reset is not None
+        return over or bool(self._given_back) or self._streams.readable(self.number)
 
     def receive_whole_nowait(self) -> bytes | None:
         """Return what `receive_whole` would, or None also when it would wait. Never raises."""
@@ -369,13 +365,14 @@ class Stream(ByteStream):
 
     # The peer's side of it.
 
-    def notice(self, event: StreamEvent) -> None:
+    def notice(self, kind: StreamEventKind) -> None:
         """Take what the protocol says about this stream."""
-        if event.kind is StreamEventKind.READABLE:
-            self._wake(self._readable)
-        elif event.kind in (StreamEventKind.WRITABLE, StreamEventKind.STOPPED):
+        if kind is _READABLE:
+            if self._readable is not None:
+                self._readable.set()
+        else:
             self._wake(self._writable)
-            if event.kind is StreamEventKind.STOPPED:
+            if kind is StreamEventKind.STOPPED:
                 self._abandon()
 
     def wake(self) -> None:

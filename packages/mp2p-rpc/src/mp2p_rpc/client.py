@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Caller", "ResultStream", "Retry", "Sent", "make_call", "make_client"]
 
 _END: Final = encode_frame(FrameType.END)
+_ARGUMENTS, _RESULT, _ITEM, _ERROR = FrameType.ARGUMENTS, FrameType.RESULT, FrameType.ITEM, FrameType.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Caller:
         sent = await self.send(method, call, body, items)
         try:
             frame = await sent.next()
-            if frame.type is not FrameType.RESULT:
+            if frame.type is not _RESULT:
                 raise sent.broken("the answer ends before the result")
             result = sent.decode(frame)
         finally:
@@ -144,7 +145,7 @@ class Caller:
         header = CallHeader(
             *(int(call.id, 16), self._interface.name, call.version, method.name, left, call.metadata)
         )
-        request = encode_call(header) + encode_frame(FrameType.ARGUMENTS, body)
+        request = encode_call(header) + encode_frame(_ARGUMENTS, body)
         # A deadline of -inf is how anyio says that this task is cancelled: it ends here, where it waits.
         stream = self.peer.open_stream_nowait() if call.deadline > 0 else None
         if stream is None:
@@ -186,7 +187,7 @@ class Sent:
         """Wait for the next frame of the answer that is no error. Raises CallError."""
         try:
             frame = await self.exchange.receive_untrusted()
-            if frame is not None and frame.type is FrameType.ERROR:
+            if frame is not None and frame.type is _ERROR:
                 self._complete = True
                 raise error_from(decode_error_untrusted(frame.body), self._method, self._limits)
         except BadMessage as bad:
@@ -201,7 +202,7 @@ class Sent:
             raise
         if frame is None:
             raise self.broken("the answer breaks off")
-        self._complete = frame.type is not FrameType.ITEM
+        self._complete = frame.type is not _ITEM
         return frame
 
     def decode(self, frame: Frame) -> Any:
@@ -308,7 +309,7 @@ class ResultStream(AsyncIterator[Any]):
             with ExitStack() as ending:
                 ending.push(self._finish)
                 frame = await self._next()
-                if frame.type is FrameType.ITEM:
+                if frame.type is _ITEM:
                     assert self._sent is not None
                     item = self._sent.decode(frame)
                     self._sent.items += 1

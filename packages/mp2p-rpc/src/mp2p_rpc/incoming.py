@@ -45,6 +45,7 @@ __all__ = ["Incoming"]
 _log = logging.getLogger("mp2p.rpc")
 
 _END: Final = encode_frame(FrameType.END)
+_CALL, _ARGUMENTS, _RESULT = FrameType.CALL, FrameType.ARGUMENTS, FrameType.RESULT
 _LARGE: Final = 65536
 """Bytes of a request from which on only a few of a peer's are read at a time."""
 
@@ -122,10 +123,10 @@ class Incoming:
     def _take_untrusted(self, frame: Frame) -> bool:
         """Take a frame of the request; True when there is no more to read. Raises BadMessage."""
         if self._header is None:
-            if frame.type is not FrameType.CALL:
+            if frame.type is not _CALL:
                 raise BadMessage("malformed", f"a request begins with CALL, not {frame.type.name}")
             return self._take_header(decode_call_untrusted(frame.body))
-        if frame.type is not FrameType.ARGUMENTS:
+        if frame.type is not _ARGUMENTS:
             raise BadMessage("malformed", f"ARGUMENTS come after CALL, not {frame.type.name}")
         self._take_arguments(frame.body)
         return True
@@ -313,7 +314,7 @@ class Incoming:
                 stack.enter_context(each(self._call))
             if not method.shape.streams_results:
                 result = await function(**self._arguments)
-                await self._send(encode_frame(FrameType.RESULT, self._encode(result)), last=True)
+                await self._send(encode_frame(_RESULT, self._encode(result)), last=True)
                 return
             iterator = function(**self._arguments)
             try:

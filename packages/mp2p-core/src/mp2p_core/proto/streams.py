@@ -39,6 +39,8 @@ __all__ = ["Streams"]
 
 _MAX_U16: Final = 0xFFFF
 _DATA: Final = (STREAM, STREAM_LAST)
+_READABLE: Final = StreamEventKind.READABLE
+_FINISHED: Final = StreamEventKind.FINISHED
 _OF_A_STREAM: Final = (RESET, STOP, MAX_STREAM)
 
 
@@ -258,7 +260,7 @@ class Streams:
             self._forget_if_done(number, live)
         elif not receive.readable_told and receive.readable:
             receive.readable_told = True
-            self.events.append(StreamEvent(StreamEventKind.READABLE, number))
+            self.events.append(StreamEvent(_READABLE, number))
         if self._receiving.update_due:
             self._tell_max_data()
 
@@ -338,7 +340,7 @@ class Streams:
                 if send.unsent and not send.in_ready:
                     self._queue(send)
                 if finished:
-                    self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+                    self.events.append(StreamEvent(_FINISHED, number))
                     self._forget_if_done(number, live)
             elif kind == RESET:
                 send.reset_acked = True
