@@ -273,6 +273,34 @@ def test_a_peer_that_goes_silent_after_this_program_stood_still_is_looked_for_lo
     assert time_to_miss(pair) <= c.SILENT_AFTER_PROBES * c.PROBE_WAIT + 0.1
 
 
+def test_a_server_that_stood_still_and_is_cut_off_later_is_not_taken_for_one_that_started_anew() -> None:
+    """It hears nothing until it joins again for the silence; if it never did, it would forget the session."""
+    pair = Pair(3, delay=0.01)
+    deaf = False
+
+    def listen(event: object) -> None:
+        nonlocal deaf
+        pair._drain(event)
+        deaf = deaf and not isinstance(event, PeerSilent)
+
+    pair.write(100)
+    pair.sim.run(5)
+    pair.into.ping()
+    pair._flush(pair.b, pair.into)
+    pair.sim.run(0.015)
+    pair.sim.sleep(pair.b, 12)
+    pair.sim.run(1)
+    assert pair.into.session.packer.rtt.pto > 5, "no answer has waited"
+    pair.b.on_event, deaf = listen, True
+    until = pair.sim.now + c.DEFAULT_IDLE_TIMEOUT + 5
+    pair.sim.cut = lambda datagram: deaf and pair.sim.now < until and datagram.destination == pair.b.group
+    pair.write(100)
+    assert pair.sim.run_until(lambda: pair.got == pair.sent, 60)
+    assert not deaf
+    assert pair.a.endpoint.counters["sessions-replaced"] == 0
+    assert pair.out.closed is None
+
+
 def test_a_search_that_has_found_the_peer_leaves_nothing_to_do() -> None:
     pair = Pair(2)
     pair.say(b"heard")
