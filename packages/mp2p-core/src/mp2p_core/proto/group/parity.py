@@ -44,10 +44,11 @@ def _tables() -> tuple[list[int], list[bytes]]:
         logarithms[value] = i
         value = value << 1 ^ (0x11D if value & 0x80 else 0)
     inverses = [0] + [exponents[255 - logarithms[x]] for x in range(1, 256)]
-    products = [
-        bytes(exponents[logarithms[factor] + logarithms[x]] if factor and x else 0 for x in range(256))
-        for factor in range(256)
-    ]
+    # All products of a factor are the powers from its logarithm on, at the places that the logarithms name.
+    powers, places = bytes(exponents), bytes(logarithms[1:])
+    products = [bytes(256)]
+    for logarithm in logarithms[1:]:
+        products.append(b"\0" + places.translate(powers[logarithm : logarithm + 256]))
     return inverses, products
 
 
