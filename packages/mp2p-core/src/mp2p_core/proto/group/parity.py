@@ -46,10 +46,8 @@ def _tables() -> tuple[list[int], list[bytes]]:
     inverses = [0] + [exponents[255 - logarithms[x]] for x in range(1, 256)]
     # All products of a factor are the powers from its logarithm on, at the places that the logarithms name.
     powers, places = bytes(exponents), bytes(logarithms[1:])
-    products = [bytes(256)]
-    for logarithm in logarithms[1:]:
-        products.append(b"\0" + places.translate(powers[logarithm : logarithm + 256]))
-    return inverses, products
+    products = [b"\0" + places.translate(powers[start : start + 256]) for start in logarithms[1:]]
+    return inverses, [bytes(256), *products]
 
 
 _INVERSE, _TIMES = _tables()
