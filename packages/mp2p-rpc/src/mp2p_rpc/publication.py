@@ -71,6 +71,8 @@ class Publication(Generic[T]):
         self._began = clock()
         self._idle = False
         """Whether `run` waits and has not been woken."""
+        self._gathers = False
+        """Whether it waits for more to be sent."""
         self._presence: deque[Presence] = deque(maxlen=_PRESENCE)
         self._closed = False
 
@@ -91,10 +93,11 @@ class Publication(Generic[T]):
             self._sends = 0
             await checkpoint()
             self._check_open()
-        if self._idle:
+        number = publisher.send(data)
+        if self._idle and (not self._gathers or publisher.enough):
             self._idle = False
             self._wake.set()
-        return publisher.send(data)
+        return number
 
     def send_nowait(
         self, value: T, *, when_full: Literal["raise", "drop-oldest", "drop-newest"] = "raise"
@@ -218,6 +221,7 @@ class Publication(Generic[T]):
             self._wake = anyio.Event()
             self._idle = True
             self.flush()
+            self._gathers = self.publisher.waiting
             when = self.publisher.timeout()
             with anyio.move_on_after(None if when is None else when - self._clock()):
                 await self._wake.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
@@ -40,6 +41,8 @@ _RETRY_FIRST: Final = 0.5
 _RETRY_LAST: Final = 10.0
 _READS_PER_YIELD: Final = 256
 """Messages after which a reader that finds one each time lets other tasks run."""
+_TRAINS_AT_ONCE: Final = 4
+"""Trains that are taken before looking whether there is room for more."""
 _CONTROL_HEAD: Final = 17
 """Type and topic id, which every control message begins with."""
 
@@ -195,11 +198,14 @@ class Feed(AsyncIterator[Any]):
     def _deliver(self, trains: Iterable[Train]) -> None:
         """Take datagrams of a group, or keep them until there is room for what they bring."""
         now = self._clock()
-        for train in trains:
+        waiting = list(trains)
+        at = 0
+        while at < len(waiting):
             if self._held or self._full:
-                self._hold(train)
+                self._hold(waiting[at])
+                at += 1
             else:
-                self._take_train_untrusted(train, now)
+                at += self._take_some_untrusted(waiting[at : at + _TRAINS_AT_ONCE], now)
         if self._held:
             self._tell_held(now)
 
@@ -220,15 +226,30 @@ class Feed(AsyncIterator[Any]):
             return
         now = self._clock()
         while self._held and len(self._queue) < self._limit:
-            train, datagrams = self._held.popleft()
-            self._held_size -= datagrams
-            self._take_train_untrusted(train, now)
+            some = [train for train, _ in islice(self._held, _TRAINS_AT_ONCE)]
+            for _ in range(self._take_some_untrusted(some, now)):
+                self._held_size -= self._held.popleft()[1]
         self._tell_held(now)
 
     def _tell_held(self, now: float) -> None:
         for each in self._followed.values():
             each.subscriber.held(self._held_size, now)
             self._after(each)
+
+    def _take_some_untrusted(self, trains: Sequence[Train], now: float) -> int:
+        """Take one train or more; returns how many."""
+        first = trains[0]
+        whole = first.buffers[0]
+        if isinstance(whole, bytes) and len(whole) > first.segment_size:
+            found = self._by_channel.get(whole[CHANNEL])
+            if found is not None:
+                large = [(bytes(each.buffers[0]), each.segment_size) for each in trains]
+                taken = found.subscriber.receive_large_untrusted(large, now)
+                if taken:
+                    self._after(found)
+                    return taken
+        self._take_train_untrusted(first, now)
+        return 1
 
     def _take_train_untrusted(self, train: Train, now: float) -> None:
         datagrams = train.datagrams()

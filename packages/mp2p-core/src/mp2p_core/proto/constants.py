@@ -237,6 +237,8 @@ MAX_GENERATION: Final = 64
 """Generations of an epoch, and steps that a member takes on its own: the next newcomer begins a new epoch."""
 MAX_MANIFEST: Final = 64
 """Datagrams that one signature covers."""
+MAX_PARTS: Final = 53
+"""Datagrams of a large packet: with its manifest they are one train of 64 KiB."""
 OLD_EPOCH_LIFE: Final = 30.0
 """An epoch that has ended is repaired, and taken in, for this long."""
 HEARTBEAT_FIRST: Final = 0.05
@@ -315,6 +317,17 @@ GREEDY_SPAN: Final = 200
 RELAY_QUEUE: Final = 1048576
 """Bytes that wait for one session before what multicast does not bring it is left to repair."""
 
+LARGE_AFTER: Final = 1.0
+"""Time without a GROUP_NACK after which messages travel in large packets again, of which each loss delays all."""
+GATHER_TIME: Final = 0.00025
+"""For each subscriber: how long messages wait for others while there is much to send: each batch costs each of them."""
+GATHER_MAX: Final = 0.004
+"""The longest such wait."""
+GATHER_AFTER: Final = 0.05
+"""Time after a batch of several datagrams for which there is much to send."""
+GATHER_MESSAGES: Final = 256
+GATHER_BYTES: Final = 245760
+"""Messages, or bytes of them, that are worth a batch at any time."""
 GROUP_BEHIND: Final = 512
 """Datagrams that a subscriber has not passed on yet, at which it asks the publisher to wait."""
 GROUP_AHEAD: Final = 1024
@@ -325,13 +338,15 @@ SLOW_SPACING: Final = 0.005
 """Between reports of a subscriber that is waited for, and an eighth of that more for each other member."""
 REPORT_INTERVAL: Final = 1.0
 """Between reports of a subscriber, or a tenth of a second for each member if that is longer."""
-GROUP_RATE_START: Final = 25000000.0
+GROUP_RATE_START: Final = 50000000.0
 """Bytes a second."""
 GROUP_RATE_MIN: Final = 131072.0
 GROUP_RATE_MAX: Final = 125000000.0
 GROUP_LOSS_LIMIT: Final = 0.05
 """Loss at the worst subscriber above which the rate falls."""
 GROUP_RATE_DECREASE: Final = 0.7
+GROUP_RATE_FALL: Final = 0.3
+"""The share it falls to at most, however much one subscriber says that it has lost."""
 GROUP_RATE_INCREASE: Final = 1.05
 """A second, while the rate is what limits."""
 GROUP_HOPELESS_LOSS: Final = 0.2

@@ -5,8 +5,8 @@ lowest first; a module imports only from those before it:
 
     control, events, keys, layout, pulse, rate, window
     feed, history, members, opening, packing, parity, sealing
-    store, wanted
+    batches, store, wanted
     epochs, lane, roster
-    reporting
+    repairing, reporting
     publisher, subscriber
 """

@@ -11,7 +11,7 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.control import BEST_EFFORT, ORDERED, Nack, nacks_for
 from mp2p_core.proto.group.feed import Entry, Feed
 from mp2p_core.proto.group.layout import FIRST_PARITY, PARITY, Data, Heartbeat, group_fields
-from mp2p_core.proto.group.opening import UNPROVEN, Manifest, Opener, Rotate
+from mp2p_core.proto.group.opening import UNPROVEN, Manifest, Opener, Part, Rotate
 from mp2p_core.proto.group.parity import MAX_PARITIES, Block, block_of, block_start, parity_fields
 from mp2p_core.proto.group.wanted import Wanted
 from mp2p_core.proto.group.window import Window
@@ -36,7 +36,7 @@ class Lane:
 
     __slots__ = (
         "_blocks", "_counted", "_counted_lost", "_feed", "_first", "_number", "_opener", "_ordered", "_passed",
-        "_restored", "begun", "channel", "early", "epoch", "expires", "forged", "wanted", "window",
+        "_restored", "_trains", "begun", "channel", "early", "epoch", "expires", "forged", "wanted", "window",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,9 @@ class Lane:
         """Datagrams that a member made, and not the publisher."""
         self._restored: list[bytes] = []  # made from others, and to be taken as if they had come
         self._blocks: dict[int, Block] | None = {} if grant.mode != BEST_EFFORT else None
+        # Proven datagrams one behind the other, with the first one's seq and the size of each. They are put into
+        # blocks when a sum comes that needs them.
+        self._trains: deque[tuple[int, bytes, int]] = deque()
         self.begun = False
         """Whether it is its turn: all epochs before it are complete."""
         self._number = grant.number
@@ -102,6 +105,8 @@ class Lane:
             self._keep(seq, datagram, now, proven=content is not UNPROVEN)
         if type(content) is Data:
             self._take(seq, self._entry(content), now)
+        elif type(content) is Part:
+            self._take(seq, _NOTHING, now)
         elif type(content) is Manifest:
             self._take(seq, _NOTHING, now)
             self._prove(seq + 1, content.covered, now)
@@ -121,17 +126,55 @@ class Lane:
         All others, and whatever is not the usual course, are for `receive_untrusted`.
         """
         window = self.window
-        if not self.begun or window or self.wanted or window.last is not None:
+        if not self._smooth:
             return 0
         seq = window.base
         count, found = self._opener.open_covered_untrusted(datagrams, seq)
         if count:
             if self._blocks is not None:
-                self._keep_all(seq, datagrams[:count])
+                for at in range(count):
+                    self._keep_train(seq + at, datagrams[at], len(datagrams[at]))
             window.skip(count)
             for data in found:
                 self._feed.take(self._entry(data))
         return count
+
+    @property
+    def _smooth(self) -> bool:
+        """Whether nothing is missing, and what comes next goes on at once."""
+        window = self.window
+        return self.begun and not window and not self.wanted and window.last is None
+
+    def receive_large_untrusted(self, trains: Sequence[tuple[bytes, int]]) -> list[int]:
+        """Take trains for as long as each is the next large packet; returns how many datagrams each of those had.
+
+        A train is given with the size of its datagrams. All others are for `receive_untrusted`.
+        """
+        if not self._smooth:
+            return []
+        window = self.window
+        taken = []
+        for (train, size), (count, data) in zip(
+            trains, self._opener.open_large_untrusted(trains, window.base), strict=False
+        ):
+            if self._blocks is not None:
+                self._keep_train(window.base, train, size)
+            window.skip(count)
+            self._feed.take(self._entry(data))
+            taken.append(count)
+        return taken
+
+    def _keep_train(self, seq: int, train: bytes, size: int) -> None:
+        trains = self._trains
+        trains.append((seq, train, size))
+        done = block_start(block_of(self.window.base)) - c.PARITY_BLOCK
+        while trains[0][0] < done:
+            trains.popleft()
+
+    def _cut_trains(self) -> None:
+        while self._trains:
+            seq, train, size = self._trains.popleft()
+            self._keep_all(seq, [train[at : at + size] for at in range(0, len(train), size)])
 
     def _keep_all(self, seq: int, datagrams: Sequence[bytes]) -> None:
         at = 0
@@ -154,7 +197,13 @@ class Lane:
 
     def _keep(self, seq: int, datagram: bytes, now: float, *, proven: bool) -> None:
         """Remember a datagram for as long as something of its block may be missing."""
+        assert self._blocks is not None
         number = block_of(seq)
+        known = self._blocks.get(number)
+        if proven and not (known and known.has_sums):
+            self._keep_train(seq, datagram, len(datagram))
+            return
+        self._cut_trains()
         block = self._block(number)
         block.add(seq, datagram, proven=proven)
         if block.has_sums:
@@ -187,6 +236,7 @@ class Lane:
         plaintext = self._opener.decrypt_untrusted(datagram, generation, seq)
         if plaintext[0] != PARITY:
             raise BadPacket("group-malformed")
+        self._cut_trains()
         block = self._blocks.setdefault(number, Block())
         self.wanted.scattered_at = now
         block.add_sum(index, count, plaintext[1:])

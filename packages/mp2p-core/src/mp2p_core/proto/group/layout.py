@@ -15,8 +15,11 @@
     4 HEARTBEAT  highest u64 | oldest kept u64 | members u32 | number u32
     5 ROTATE     last seq u64
     6 PARITY     sum; its seq is 2^63 + (block << 16) + (index << 8) + count
+    7 LARGE      count u8 | digest of the LARGE before 16 | digest of the parts 16 | count x 16 | zeros, signed
 
 Content is a message or a piece of one; with flag SEVERAL, `count u8 | count x length u16 | messages`.
+The parts of a large packet, after their headers, are slices of one ciphertext and its tag; the plaintext is
+`number u32 | count u16 | count x length u16 | messages`.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ __all__ = [
     "FIRST_PARITY",
     "GROUP_MIN_SIZE",
     "HEARTBEAT",
+    "LARGE",
+    "LARGE_HEAD",
+    "LENGTH_SIZE",
     "MANIFEST",
+    "NO_DIGEST",
     "PARITY",
     "ROTATE",
     "SEVERAL",
@@ -50,13 +57,19 @@ __all__ = [
     "WHOLE",
     "Data",
     "Heartbeat",
+    "LargeManifest",
     "data_plain",
     "group_fields",
     "group_header",
     "heartbeat_body",
+    "large_body",
+    "large_nonce",
+    "large_plain",
     "manifest_body",
     "parse_data_untrusted",
     "parse_heartbeat_untrusted",
+    "parse_large_plain_untrusted",
+    "parse_large_untrusted",
     "parse_manifest_untrusted",
     "parse_rotate_untrusted",
     "rotate_body",
@@ -77,10 +90,12 @@ MANIFEST: Final = 3
 HEARTBEAT: Final = 4
 ROTATE: Final = 5
 PARITY: Final = 6
-SIGNED: Final = (DATA, MANIFEST, HEARTBEAT, ROTATE)
+LARGE: Final = 7
+SIGNED: Final = (DATA, MANIFEST, HEARTBEAT, ROTATE, LARGE)
 
 SIGNATURE_SIZE: Final = 64
 DIGEST_SIZE: Final = 16
+NO_DIGEST: Final = bytes(DIGEST_SIZE)
 GROUP_MIN_SIZE: Final = c.GROUP_HEADER_SIZE + 1 + c.TAG_SIZE
 FIRST_PARITY: Final = 2**63
 """PARITY has its own half of the numbers: it is never repaired, so it leaves no hole where it is lost."""
@@ -97,6 +112,13 @@ DATA_OVERHEAD: Final = c.GROUP_HEADER_SIZE + DATA_HEAD + c.TAG_SIZE
 """Bytes of a covered datagram beside the content; one that is signed itself has SIGNATURE_SIZE more."""
 _MAX_SEVERAL: Final = 255
 _LENGTHS: Final = tuple(struct.Struct(f">{n}H") for n in range(_MAX_SEVERAL + 1))
+_PREVIOUS_END: Final = 2 + DIGEST_SIZE
+_LARGE_BODY_HEAD: Final = _PREVIOUS_END + DIGEST_SIZE
+_LARGE_HEAD = struct.Struct(">IH")
+LARGE_HEAD: Final = _LARGE_HEAD.size
+LENGTH_SIZE: Final = 2
+large_nonce: Final = struct.Struct("<IQ").pack
+"""Pack the nonce of a large packet, from 1 and the seq of its first part: no datagram has it."""
 _HEARTBEAT = struct.Struct(">QQII")
 _U64 = struct.Struct(">Q")
 
@@ -111,6 +133,22 @@ class Data(NamedTuple):
     number: int
     messages: list[bytes]
     piece: bytes | None
+
+
+class LargeManifest(NamedTuple):
+    """What a LARGE says of the `parts` datagrams that follow it: their digests, and the one of all of them joined.
+
+    `previous` is the digest of the LARGE before it if nothing but its parts lies between them, else zeros.
+    """
+
+    parts: int
+    previous: bytes
+    whole: bytes
+    digests: bytes
+
+    def each(self) -> list[bytes]:
+        """Return the digests one by one."""
+        return [self.digests[at : at + DIGEST_SIZE] for at in range(0, len(self.digests), DIGEST_SIZE)]
 
 
 class Heartbeat(NamedTuple):
@@ -178,6 +216,48 @@ def parse_manifest_untrusted(plaintext: bytes, end: int) -> list[bytes]:
     if end < 2 or not 1 <= plaintext[1] <= c.MAX_MANIFEST or end != 2 + plaintext[1] * DIGEST_SIZE:
         raise BadPacket("group-malformed")
     return [plaintext[at : at + DIGEST_SIZE] for at in range(2, end, DIGEST_SIZE)]
+
+
+def large_plain(number: int, messages: Sequence[bytes]) -> bytes:
+    """Pack what a large packet seals: whole messages of less than 64 KiB each, and less than 65536 of them."""
+    count = len(messages)
+    lengths = struct.pack(f">{count}H", *map(len, messages))
+    return b"".join((_LARGE_HEAD.pack(number & 0xFFFFFFFF, count), lengths, *messages))
+
+
+def parse_large_plain_untrusted(plaintext: bytes) -> Data:
+    """Read what a large packet sealed. Raises BadPacket."""
+    if len(plaintext) < LARGE_HEAD:
+        raise BadPacket("group-malformed")
+    number, count = _LARGE_HEAD.unpack_from(plaintext)
+    start = LARGE_HEAD + count * LENGTH_SIZE
+    if not count or start > len(plaintext):
+        raise BadPacket("group-malformed")
+    messages = []
+    for length in struct.unpack_from(f">{count}H", plaintext, LARGE_HEAD):
+        stop = start + length
+        messages.append(plaintext[start:stop])
+        start = stop
+    if start != len(plaintext):
+        raise BadPacket("group-malformed")
+    return Data(WHOLE | SEVERAL, number, messages, None)
+
+
+def large_body(previous: bytes, whole: bytes, digests: Sequence[bytes]) -> bytes:
+    """Pack a LARGE, without the zeros that may follow."""
+    return b"".join((bytes((len(digests),)), previous, whole, *digests))
+
+
+def parse_large_untrusted(plaintext: bytes, end: int) -> LargeManifest:
+    """Read a LARGE up to `end`. Raises BadPacket."""
+    if end < _LARGE_BODY_HEAD:
+        raise BadPacket("group-malformed")
+    count = plaintext[1]
+    stop = _LARGE_BODY_HEAD + count * DIGEST_SIZE
+    if not 0 < count <= c.MAX_PARTS or stop > end or plaintext[stop:end].strip(b"\0"):
+        raise BadPacket("group-malformed")
+    previous, whole = plaintext[2:_PREVIOUS_END], plaintext[_PREVIOUS_END:_LARGE_BODY_HEAD]
+    return LargeManifest(count, previous, whole, plaintext[_LARGE_BODY_HEAD:stop])
 
 
 def heartbeat_body(highest: int, oldest: int, members: int, number: int) -> bytes:

@@ -19,7 +19,9 @@ from mp2p_core.proto.group.layout import (
     DATA_COVERED,
     DATA_HEAD,
     DIGEST_SIZE,
+    GROUP_MIN_SIZE,
     HEARTBEAT,
+    LARGE,
     MANIFEST,
     ROTATE,
     SIGNATURE_SIZE,
@@ -27,8 +29,14 @@ from mp2p_core.proto.group.layout import (
     WHOLE,
     Data,
     Heartbeat,
+    LargeManifest,
+    group_fields,
+    group_header,
+    large_nonce,
     parse_data_untrusted,
     parse_heartbeat_untrusted,
+    parse_large_plain_untrusted,
+    parse_large_untrusted,
     parse_manifest_untrusted,
     parse_rotate_untrusted,
 )
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.keys import GroupSuite
 
-__all__ = ["UNPROVEN", "Content", "Manifest", "Opener", "Rotate", "Unproven"]
+__all__ = ["UNPROVEN", "Content", "Manifest", "Opener", "Part", "Rotate", "Unproven"]
 
 _HEADER: Final = c.GROUP_HEADER_SIZE
 _GENERATION: Final = slice(2, 4)
@@ -60,12 +68,30 @@ class Rotate(NamedTuple):
     last: int
 
 
+class Part(NamedTuple):
+    """A part of a large packet, the publisher's, of which others are missing."""
+
+
 class Unproven(NamedTuple):
     """A datagram that a member made and no manifest has covered yet: it waits, and has moved nothing."""
 
 
-Content: TypeAlias = Data | Manifest | Heartbeat | Rotate | Unproven
+Content: TypeAlias = Data | Manifest | Heartbeat | Rotate | Part | Unproven
 UNPROVEN: Final = Unproven()
+_PART: Final = Part()
+
+
+class _Packet:
+    """A large packet of which parts are missing."""
+
+    __slots__ = ("first", "parts", "size", "whole")
+
+    def __init__(self, first: int, size: int, whole: bytes) -> None:
+        self.first = first
+        """The seq of its first part."""
+        self.size = size
+        self.whole = whole
+        self.parts: dict[int, bytes] = {}
 
 
 class Opener:
@@ -75,13 +101,15 @@ class Opener:
     for each seq; what waited longest goes, and is asked for again if it was genuine.
     """
 
-    __slots__ = ("_digests", "_held", "_keys", "_prefix", "_verify")
+    __slots__ = ("_channel", "_digests", "_held", "_keys", "_packets", "_prefix", "_verify")
 
     def __init__(self, owner: bytes, grant: Grant, suite: GroupSuite = ED25519_CHACHAPOLY) -> None:
+        self._channel = grant.channel
         self._keys = ReceiveKeys(grant.channel, grant.generation, grant.chain_key, suite)
         self._verify = suite.verifier(grant.signing_key)
         self._prefix = c.LABEL_GROUP + owner
         self._digests: dict[int, bytes] = {}
+        self._packets: dict[int, _Packet] = {}  # by the seq of each part
         self._held: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # seq, candidate -> digest, plaintext
 
     def open_untrusted(self, datagram: bytes, generation: int, seq: int, ahead: int) -> Content:
@@ -90,6 +118,8 @@ class Opener:
         A seq that has been taken is the caller's to refuse, beforehand. What no manifest covers is not kept
         from seq `ahead` on: a member can claim any.
         """
+        if seq in self._packets:
+            return self._part_untrusted(datagram, generation, seq)
         plaintext = self.decrypt_untrusted(datagram, generation, seq)
         head = plaintext[0]
         kind = head & 0x0F
@@ -116,10 +146,123 @@ class Opener:
             digests = parse_manifest_untrusted(plaintext, end)
             self._digests.update(zip(range(seq + 1, seq + 1 + len(digests)), digests, strict=True))
             return Manifest(len(digests))
+        if kind == LARGE:
+            large = parse_large_untrusted(plaintext, end)
+            self._expect(seq + 1, large)
+            return Manifest(large.parts)
         if kind == HEARTBEAT:
             return parse_heartbeat_untrusted(plaintext, end)
         assert kind == ROTATE
         return Rotate(parse_rotate_untrusted(plaintext, end))
+
+    def _expect(self, first: int, large: LargeManifest) -> None:
+        seqs = range(first, first + large.parts)
+        self._digests.update(zip(seqs, large.each(), strict=True))
+        self._packets.update(dict.fromkeys(seqs, _Packet(first, large.parts, large.whole)))
+
+    def _complete(self, packet: _Packet) -> None:
+        for seq in range(packet.first, packet.first + packet.size):
+            self._digests.pop(seq, None)
+            self._packets.pop(seq, None)
+
+    def _part_untrusted(self, datagram: bytes, generation: int, seq: int) -> Content:
+        """Take a part, which anybody can claim to have; the last one that comes brings the messages."""
+        if sha256(datagram).digest()[:DIGEST_SIZE] != self._digests.get(seq):
+            raise BadPacket("group-spoiled")
+        packet = self._packets[seq]
+        packet.parts[seq] = datagram[_HEADER:]
+        if len(packet.parts) < packet.size:
+            return _PART
+        sealed = b"".join(packet.parts[each] for each in range(packet.first, packet.first + packet.size))
+        data = self._open_packet_untrusted(sealed, generation, packet.first)
+        self._complete(packet)
+        return data
+
+    def _open_packet_untrusted(self, sealed: bytes, generation: int, first: int) -> Data:
+        aead = self._keys.aead_untrusted(generation)
+        if aead is None:
+            raise BadPacket("group-generation")
+        try:
+            plaintext = aead.decrypt(
+                large_nonce(1, first), sealed, group_header(generation, self._channel, first)
+            )
+        except InvalidTag:
+            raise BadPacket("group-unsealed") from None
+        return parse_large_plain_untrusted(plaintext)
+
+    def open_large_untrusted(self, trains: Sequence[tuple[bytes, int]], seq: int) -> list[tuple[int, Data]]:
+        """Open trains that are each a LARGE and all of its parts, or those alone, numbered on from `seq`.
+
+        Returns how many datagrams each had and what it brings, for as many as are just that: all others are left to
+        `open_untrusted`, which says why. Each LARGE names the one before it, so that one signature proves them all.
+        """
+        packet = self._packets.get(seq)
+        if packet is not None:
+            train, size = trains[0]
+            if packet.first != seq or -(-len(train) // size) != packet.size:
+                return []
+            data = self._open_parts_untrusted(train, size, 0, seq, packet.whole)
+            if data is None:
+                return []
+            self._complete(packet)
+            return [(packet.size, data)]
+        manifests: list[tuple[LargeManifest, bytes, int]] = []
+        for train, size in trains:
+            found = self._large_untrusted(train, size, seq)
+            if found is None:
+                break
+            manifests.append(found)
+            seq += 1 + found[0].parts
+        proven = 0
+        following: LargeManifest | None = None
+        for at in range(len(manifests) - 1, -1, -1):
+            large, plaintext, _ = manifests[at]
+            train, size = trains[at]
+            manifest = train[:size]
+            if following is None or sha256(manifest).digest()[:DIGEST_SIZE] != following.previous:
+                end = len(plaintext) - SIGNATURE_SIZE
+                if not self._verify(plaintext[end:], self._prefix + manifest[:_HEADER] + plaintext[:end]):
+                    following, proven = None, 0
+                    continue
+            following = large
+            proven = proven or at + 1
+        opened: list[tuple[int, Data]] = []
+        for (large, _, first), (train, size) in zip(manifests[:proven], trains, strict=False):
+            data = self._open_parts_untrusted(train, size, size, first, large.whole)
+            if data is None:
+                break
+            opened.append((1 + large.parts, data))
+        return opened
+
+    def _open_parts_untrusted(
+        self, train: bytes, size: int, start: int, first: int, whole: bytes
+    ) -> Data | None:
+        """Open the parts that a train has from `start` on, if they are the publisher's."""
+        if sha256(memoryview(train)[start:]).digest()[:DIGEST_SIZE] != whole:
+            return None
+        sealed = b"".join([train[at + _HEADER : at + size] for at in range(start, len(train), size)])
+        try:
+            return self._open_packet_untrusted(sealed, int.from_bytes(train[_GENERATION], "big"), first)
+        except BadPacket:
+            return None
+
+    def _large_untrusted(self, train: bytes, size: int, seq: int) -> tuple[LargeManifest, bytes, int] | None:
+        """Read the LARGE that a train may begin with, which shows only that a member made it."""
+        if size < GROUP_MIN_SIZE:
+            return None
+        kind, zero, generation, channel, found = group_fields(train)
+        if (kind, zero, channel, found) != (c.TYPE_GROUP, 0, self._channel, seq):
+            return None
+        try:
+            plaintext = self.decrypt_untrusted(train[:size], generation, seq)
+            end = len(plaintext) - SIGNATURE_SIZE
+            if plaintext[0] != LARGE or end < 1:
+                return None
+            large = parse_large_untrusted(plaintext, end)
+        except BadPacket:
+            return None
+        # The digest of the whole says nothing of where one part ends: their number and the first one's size do.
+        return (large, plaintext, seq + 1) if -(-len(train) // size) == 1 + large.parts else None
 
     def open_covered_untrusted(self, datagrams: Sequence[bytes], seq: int) -> tuple[int, list[Data]]:
         """Open datagrams that are numbered on from `seq`, for as long as a manifest that came covers each.
@@ -218,5 +361,6 @@ class Opener:
         """Forget manifests and what waits for them, of seqs that are not wanted any more."""
         for old in [each for each in self._digests if each < seq]:
             del self._digests[old]
+            self._packets.pop(old, None)
         for key in [each for each in self._held if each[0] < seq]:
             del self._held[key]

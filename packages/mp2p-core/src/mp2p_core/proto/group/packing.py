@@ -6,12 +6,16 @@ from collections import deque
 from itertools import islice
 from typing import Final, NamedTuple
 
+from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.layout import (
     BEGIN,
     DATA,
     DATA_COVERED,
+    DATA_HEAD,
     DATA_OVERHEAD,
     END,
+    LARGE_HEAD,
+    LENGTH_SIZE,
     SIGNATURE_SIZE,
     WHOLE,
     data_plain,
@@ -21,7 +25,11 @@ from mp2p_core.proto.group.layout import (
 __all__ = ["Batch", "Outgoing"]
 
 _MAX_SEVERAL: Final = 255
-_LENGTH: Final = 2
+_LENGTH: Final = LENGTH_SIZE
+_LARGE_FROM: Final = 4
+"""Datagrams that are worth a large packet."""
+_MAX_LARGE: Final = 65535
+"""Messages of a large packet, and bytes of each."""
 _MESSAGE_COST: Final = 64
 """Bytes of memory that a message in the queue takes beside its content."""
 
@@ -112,6 +120,35 @@ class Outgoing:
             if boundary and not self._offset:
                 break
         return Batch(plains, done, signed)
+
+    def large(self, parts: int) -> list[bytes]:
+        """Take whole messages for a large packet of so many datagrams; none if that takes less than four.
+
+        `next_number` is the one after the last of them then.
+        """
+        queue = self._queue
+        part = self.room + DATA_HEAD
+        left = parts * (part + c.TAG_SIZE) - c.TAG_SIZE - LARGE_HEAD
+        if self._offset or parts < _LARGE_FROM or self.size < (_LARGE_FROM - 1) * self.room:
+            return []
+        messages = []
+        size = 0
+        for message in islice(queue, _MAX_LARGE):
+            left -= len(message) + _LENGTH
+            if left < 0 or len(message) > _MAX_LARGE:
+                break
+            messages.append(message)
+            size += len(message)
+        if size < (_LARGE_FROM - 1) * self.room:
+            return []
+        if len(messages) == len(queue):
+            queue.clear()
+        else:
+            for _ in messages:
+                queue.popleft()
+        self.size -= size
+        self.next_number += len(messages)
+        return messages
 
     def _fits(self, room: int) -> bool:
         waiting = len(self._queue)

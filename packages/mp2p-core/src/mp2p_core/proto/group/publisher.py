@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 from mp2p_core.errors import BadPacket, MessageTooLarge
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group import control as g
+from mp2p_core.proto.group.batches import Batches
 from mp2p_core.proto.group.epochs import Epochs
 from mp2p_core.proto.group.history import History
 from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, topic_id
 from mp2p_core.proto.group.packing import Outgoing
 from mp2p_core.proto.group.parity import PARITY_OVERHEAD
 from mp2p_core.proto.group.pulse import Pulse
-from mp2p_core.proto.group.rate import Allowance, RateControl, Traffic
+from mp2p_core.proto.group.rate import RateControl, Traffic
+from mp2p_core.proto.group.repairing import Repairs
 from mp2p_core.proto.group.roster import Roster
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from mp2p_core.proto.group.events import PublisherEvent
     from mp2p_core.proto.group.keys import GroupSuite
     from mp2p_core.proto.group.members import Member
-    from mp2p_core.proto.group.store import Store
     from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Publisher"]
@@ -79,13 +80,16 @@ class Publisher:
         self._joining: dict[Hashable, tuple[bytes, Ask]] = {}
         self._history = History(self.topic, self.run, history)
         # A sum of datagrams is larger than each of them, and has to fit too.
-        self._outgoing = Outgoing(datagram if mode == g.BEST_EFFORT else datagram - PARITY_OVERHEAD)
+        room = datagram if mode == g.BEST_EFFORT else datagram - PARITY_OVERHEAD
+        self._outgoing = Outgoing(room)
+        # Of what nobody repairs, each loss would take a whole large packet away.
+        self._batches = Batches(self._outgoing, room, large=mode != g.BEST_EFFORT)
         self._datagram = datagram
         self._rate = RateControl(datagram, rate, now)
         self._held = False
-        self._repairs = Allowance(traffic, now)
         kept = 0 if mode == g.BEST_EFFORT else c.GROUP_WINDOW
         self._epochs = Epochs(owner, kept, now, random=random, suite=suite)
+        self._repairs = Repairs(self.topic, self._epochs, traffic, self.counters, now)
         self._settled = now
         self._joined = -math.inf
         self._end_seq = 0  # behind the last datagram with messages
@@ -117,6 +121,11 @@ class Publisher:
     def waiting(self) -> bool:
         """Whether anything that was sent has not left yet."""
         return bool(self._outgoing)
+
+    @property
+    def enough(self) -> bool:
+        """Whether so much waits that there is no need to wait for more until `timeout`."""
+        return self._batches.enough
 
     @property
     def undelivered(self) -> bool:
@@ -223,20 +232,9 @@ class Publisher:
 
     def nack_untrusted(self, member: Hashable, nack: Nack, now: float) -> None:
         """Take a GROUP_NACK that came on a session."""
-        known = self.members.get(member)
-        store = self._epochs.find(nack.channel)
-        seqs = [seq for seq in nack.seqs() if store.get(seq) is not None] if store else []
-        if known is None or store is None or not seqs:
-            self.counters["nack-unknown"] += 1
-            return
-        self.counters["nack"] += 1
-        alone = known.asked(store.channel, seqs)
-        if len(alone) < len(seqs):
-            first = known.grant.next_seq if known.grant and known.grant.channel == store.channel else 1
-            store.ask_untrusted([seq for seq in seqs if seq not in alone], first, known.spacing, now)
-        repaired = known.repair(self.topic, store, alone, now)
-        if repaired:
-            self.counters["repair-session"] += repaired
+        last = self._repairs.nack_untrusted(self.members.get(member), nack, now)
+        if last is not None:
+            self._batches.asked(nack.channel, last, now)
 
     def ended(self, member: Hashable) -> None:
         """Forget a subscriber whose session is gone; it asks again when it comes back."""
@@ -305,11 +303,14 @@ class Publisher:
             self._skip()
             return []
         out = self._epochs.rotates(now)
-        for store in self._epochs.stores():
-            self._repair(store, out, now)
-        while self._outgoing and self.members and self._may_send(now):
+        for datagram in self._repairs.due(now):
+            self._rate.sent(len(datagram) * len(self.destinations))
+            out.append(datagram)
+        more = self._batches.ready(len(self.members), now)
+        while more and self._outgoing and self.members and self._may_send(now):
             if self._outgoing.midway or not self._new_page(now):
                 self._data(out, now)
+                more = self._batches.more
         if now >= self._pulse.due:
             self._heartbeat(out, now)
         return out
@@ -332,13 +333,6 @@ class Publisher:
             number = self._outgoing.next_number
             self._history.add(number, self._outgoing.drain())
 
-    def _repair(self, store: Store, out: list[bytes], now: float) -> None:
-        for datagram in store.repairs(self._repairs, now):
-            self.counters["repair"] += 1
-            self.counters["repair-bytes"] += len(datagram)
-            self._rate.sent(len(datagram) * len(self.destinations))
-            out.append(datagram)
-
     def _new_page(self, now: float) -> bool:
         """Between two messages: begin an epoch, or let newcomers in, if either is due."""
         if self._rotation_due(now):
@@ -350,19 +344,18 @@ class Publisher:
         return True
 
     def _data(self, out: list[bytes], now: float) -> None:
-        limit = max(1, min(c.MAX_MANIFEST, int(self._rate.budget(now)) // self._datagram))
+        limit = max(1, min(c.MAX_MANIFEST, int(self._rate.batch(now)) // self._datagram))
         if self._roster.slow:
             ahead = self._roster.last_seq(now) - self._epochs.sealer.next_seq
             limit = int(max(1, min(limit, ahead)))
         boundary = self._outgoing.midway and (bool(self._joining) or self._rotation_due(now))
-        plains, done, signed = self._outgoing.batch(limit, boundary=boundary)
-        self._history.add(self._outgoing.next_number - len(done), done)
         sealer = self._epochs.sealer
-        datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
+        datagrams, done = self._batches.seal(sealer, limit, boundary=boundary, now=now)
+        self._history.add(self._outgoing.next_number - len(done), done)
         self._sent(datagrams, out)
         self.counters["relay-full"] += self._roster.relay(datagrams)
         self._end_seq = sealer.next_seq
-        self.counters["data"] += len(plains)
+        self.counters["data"] = self._batches.sealed
         self._traffic.data_at = now
         self._pulse.data(now)
 
@@ -401,9 +394,8 @@ class Publisher:
             due = min(due, self._pulse.due, self._epochs.next_rotate())
             if self._outgoing:
                 waits = self._next_at() if self._held else 0.0
-                due = min(due, max(self._settled, self._rate.ready_at(), waits))
-            for store in self._epochs.stores():
-                due = min(due, store.timeout(self._repairs))
+                due = min(due, max(self._settled, self._rate.ready_at(), waits, self._batches.due))
+            due = min(due, self._repairs.timeout())
         due = min(due, self._epochs.next_expiry())
         return None if due == math.inf else due
 

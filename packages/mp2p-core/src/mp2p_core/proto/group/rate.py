@@ -34,7 +34,9 @@ class RateControl:
         if elapsed < report_interval(members):
             return
         if self._worst > c.GROUP_LOSS_LIMIT:
-            self._set(max(self.rate * c.GROUP_RATE_DECREASE, c.GROUP_RATE_MIN), now)
+            # Far too fast is made up for at once: what arrives is what it should be.
+            share = min(c.GROUP_RATE_DECREASE, max(1 - self._worst, c.GROUP_RATE_FALL))
+            self._set(max(self.rate * share, c.GROUP_RATE_MIN), now)
         elif self._limited:
             self._set(min(self.rate * c.GROUP_RATE_INCREASE**elapsed, self._ceiling), now)
         self._since = now
@@ -51,6 +53,10 @@ class RateControl:
         if level <= 0:
             self._limited = True
         return level
+
+    def batch(self, now: float) -> float:
+        """Return how many bytes a batch may take that leaves now: more than the budget, to be paid back."""
+        return self._pacer.budget(now) + self.rate * _WAIT_TIME
 
     def sent(self, size: int) -> None:
         """Take bytes out; the last datagrams of a batch may overdraw."""

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.layout import (
     DIGEST_SIZE,
     HEARTBEAT,
+    LARGE,
     MANIFEST,
+    NO_DIGEST,
     PARITY,
     ROTATE,
+    SIGNATURE_SIZE,
     group_header,
     heartbeat_body,
+    large_body,
+    large_nonce,
     manifest_body,
     rotate_body,
 )
@@ -33,17 +38,22 @@ _MANIFEST = bytes((MANIFEST,))
 _HEARTBEAT = bytes((HEARTBEAT,))
 _ROTATE = bytes((ROTATE,))
 _PARITY = bytes((PARITY,))
+_LARGE = bytes((LARGE,))
+_PADDED_FROM: Final = 24
+"""Parts from which on a LARGE is as long as they are, and leaves in one train with them."""
 
 
 class Sealer:
     """Gives each datagram the next seq, and never one twice under a key."""
 
-    __slots__ = ("_prefix", "keys", "next_seq")
+    __slots__ = ("_after_large", "_large_digest", "_prefix", "keys", "next_seq")
 
     def __init__(self, owner: bytes, keys: SendKeys) -> None:
         self.keys = keys
         self._prefix = c.LABEL_GROUP + owner
         self.next_seq = 1
+        self._large_digest = NO_DIGEST
+        self._after_large = 0  # the seq after the last large packet
 
     def _signed(self, plain: bytes, seq: int) -> bytes:
         keys = self.keys
@@ -71,6 +81,29 @@ class Sealer:
             digests.append(sha256(datagram).digest()[:DIGEST_SIZE])
         self.next_seq = first + 1 + len(plains)
         return [self._signed(_MANIFEST + manifest_body(digests), first), *sealed]
+
+    def large(self, plain: bytes, datagram: int) -> list[bytes]:
+        """Seal a LARGE and the 1 to 53 parts of one packet that it covers, of at most `datagram` bytes each."""
+        first = self.next_seq
+        keys = self.keys
+        generation, channel = keys.generation, keys.channel
+        sealed = keys.aead.encrypt(
+            large_nonce(1, first + 1), plain, group_header(generation, channel, first + 1)
+        )
+        room = datagram - c.GROUP_HEADER_SIZE
+        parts = [
+            group_header(generation, channel, seq) + sealed[at : at + room]
+            for seq, at in enumerate(range(0, len(sealed), room), first + 1)
+        ]
+        digests = [sha256(part).digest()[:DIGEST_SIZE] for part in parts]
+        previous = self._large_digest if self._after_large == first else NO_DIGEST
+        body = _LARGE + large_body(previous, sha256(b"".join(parts)).digest()[:DIGEST_SIZE], digests)
+        if len(parts) >= _PADDED_FROM:
+            body = body.ljust(room - c.TAG_SIZE - SIGNATURE_SIZE, b"\0")
+        manifest = self._signed(body, first)
+        self._large_digest = sha256(manifest).digest()[:DIGEST_SIZE]
+        self.next_seq = self._after_large = first + 1 + len(parts)
+        return [manifest, *parts]
 
     def heartbeat(self, oldest: int, members: int, number: int) -> bytes:
         """Seal a HEARTBEAT about everything before it."""
