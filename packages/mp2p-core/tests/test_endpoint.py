@@ -158,15 +158,27 @@ def test_packets_are_sent_as_trains() -> None:
     assert list(trains(path, [])) == []
 
 
-def test_a_large_packet_is_a_train_of_its_own() -> None:
+def test_a_shorter_datagram_ends_a_train() -> None:
     path = Path(Puppet.SOURCE)
     small, large = Packet(b"s" * 9, 9), Packet(b"hhhbbbbbbhhhbb", 9)
     made = list(trains(path, [small, large, Packet(b"t" * 9, 9), Packet(b"u" * 9, 9)]))
     assert [list(train.datagrams()) for train in made] == [
-        [b"s" * 9],
-        [b"hhhbbbbbb", b"hhhbb"],
+        [b"s" * 9, b"hhhbbbbbb", b"hhhbb"],
         [b"t" * 9, b"u" * 9],
     ]
+
+
+def test_large_packets_whose_datagrams_are_all_full_share_a_train() -> None:
+    path = Path(Puppet.SOURCE)
+    full, short = Packet(b"hhhbbbbbb" * 2, 9), Packet(b"hhhbbbbbbhh", 9)
+    made = list(trains(path, [full, full, short, full, Packet(b"t" * 9, 9), Packet(b"hhhbbbb" * 2, 7), full]))
+    assert [(len(train.buffers), train.segment_size) for train in made] == [(3, 9), (2, 9), (1, 7), (1, 9)]
+    assert [set(map(len, train.datagrams())) for train in made] == [{9, 2}, {9}, {7}, {9}]
+
+
+def test_a_train_holds_no_more_than_one_call_takes() -> None:
+    packets = [Packet(bytes(1452 * 12), 1452)] * 9
+    assert [len(train.buffers) for train in trains(Path(Puppet.SOURCE), packets)] == [3, 3, 3]
 
 
 def test_a_large_packet_leaves_before_the_next_one_is_sealed() -> None:

@@ -269,6 +269,19 @@ def test_probe_timeouts_double_and_an_arrival_ends_that() -> None:
     assert log.recovery.backoff == 0
 
 
+def test_a_packet_that_asks_is_missed_earlier_and_only_once() -> None:
+    """The peer acknowledges it at once. After that the network, or the peer, is slower than was thought."""
+    log = Log(rtt=0.1)
+    log.recovery.sent(SentPacket(0, 1.0, 100, None, asks=True))
+    log.next = 1
+    assert log.recovery.timeout() == pytest.approx(1.0 + log.rtt.pto - 0.025)
+    log.recovery.handle_timeout(2.0)
+    assert log.recovery.timeout() == pytest.approx(2.0 + 2 * log.rtt.pto)
+    log.ack(0, now=2.0)
+    log.send(at=3.0)
+    assert log.recovery.timeout() == pytest.approx(3.0 + log.rtt.pto), "this one did not ask"
+
+
 def test_no_probe_waits_for_longer_than_a_few_seconds_unless_the_path_is_that_slow() -> None:
     log = Log(rtt=0.001)
     log.rtt.add(12.0, 0.0)

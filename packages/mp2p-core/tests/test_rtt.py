@@ -44,6 +44,36 @@ def test_the_first_sample_is_taken_as_it_is() -> None:
     assert rtt.smoothed == 0.050, "there is nothing yet to hold the claimed delay against"
 
 
+def test_a_queue_is_what_delays_even_the_fastest_of_the_last_eight() -> None:
+    rtt = RoundTrip(0.010)
+    assert rtt.queued, "nothing is known: a loss counts as congestion"
+    rtt.add(0.010, 0.0)
+    assert not rtt.queued
+    for _ in range(7):
+        rtt.add(0.050, 0.0)
+    assert not rtt.queued, "seven late ones are a host that was busy"
+    rtt.add(0.0121, 0.0)
+    assert rtt.queued
+    rtt.add(0.0119, 0.0)
+    assert not rtt.queued, "2 ms are no queue: hosts are late by that much"
+
+
+def test_the_peers_wait_is_no_queue() -> None:
+    rtt = RoundTrip(0.010)
+    for _ in range(8):
+        rtt.add(0.035, 0.025)
+    assert not rtt.queued
+
+
+def test_another_path_has_no_queue_of_the_old_one() -> None:
+    rtt = RoundTrip(0.010)
+    for _ in range(8):
+        rtt.add(0.001, 0.0)
+    rtt.restart(0.1)
+    rtt.add(0.1, 0.0)
+    assert not rtt.queued
+
+
 def test_the_latest_time_is_the_measured_one() -> None:
     """The time threshold is held against it, so the peer's word may not shorten it (RFC 9002, section 6.1.2)."""
     rtt = RoundTrip(0.010)

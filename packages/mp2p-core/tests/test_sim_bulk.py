@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 
 import pytest
@@ -12,6 +13,7 @@ from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.events import StreamChanged
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.proto.streams import Streams
+from mp2p_core.proto.tolerance import LossTolerance
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 
 RATE = 20e6 / 8
@@ -146,6 +148,82 @@ def test_two_connections_share_the_bottleneck(seed: int) -> None:
     assert 0.35 < found[0] < 0.65
     assert 0.35 < found[1] < 0.65
     assert sum(found) > 0.9
+
+
+class Reference:
+    """NewReno in as few words as RFC 9002, appendix B, needs, with nothing of this implementation in it."""
+
+    def __init__(self, datagram: int) -> None:
+        self.datagram = datagram
+        self.window = 10.0 * datagram
+        self.threshold = math.inf
+        self.halved_at = -math.inf
+
+    @property
+    def slow_start(self) -> bool:
+        return self.window < self.threshold
+
+    def resize(self, datagram: int) -> None:
+        self.datagram = datagram
+
+    def acknowledged(self, size: int, sent_at: float, *, limited: bool) -> None:
+        if limited and sent_at > self.halved_at:
+            self.window += size if self.slow_start else self.datagram * size / self.window
+
+    def lost(self, sent_at: float, now: float) -> None:
+        if sent_at > self.halved_at:
+            self.halved_at = now
+            self.window = self.threshold = max(self.window / 2, 2 * self.datagram)
+
+    def persistent(self) -> None:
+        self.window = 2 * self.datagram
+
+
+class Intolerant(LossTolerance):
+    """Takes each loss for congestion."""
+
+    def forgives(self, datagrams: int, *, queued: bool) -> bool:
+        return False
+
+
+def be_plain(path: Link) -> None:
+    """Have the sender be a plain NewReno."""
+    capacity = path.out.session.packer._capacity
+    capacity.congestion = Reference(capacity.datagram)  # type: ignore[assignment]  # the same methods
+    capacity.tolerance = Intolerant()
+
+
+@pytest.mark.parametrize(
+    ("rate", "delay", "queue", "least"),
+    [(RATE, 0.01, 60_000, 0.38), (4 * RATE, 0.0005, 64_000, 0.25)],
+)
+def test_it_leaves_a_plain_newreno_its_share(rate: float, delay: float, queue: int, least: float) -> None:
+    """A queue of more than some milliseconds is seen, and losses at it are no chance.
+
+    With windows that shrink to 0.7 instead of a half, the other one has 0.30 and 0.11.
+    """
+    first = link(0, rate=rate, delay=delay, queue=queue, jitter=0.0005)
+    second = Link(first.sim, first.sim.add_node("c"), first.receiver)
+    be_plain(second)
+    one, other = Transfer(first, ENDLESS), Transfer(second, ENDLESS)
+    first.sim.run(4 * RATE / rate * 0.5)
+    found = shares(first.sim, rate, 4 * RATE / rate, one, other)
+    assert found[1] > least
+    assert sum(found) > 0.85
+
+
+def goodput(*, plain: bool) -> float:
+    path = link(2, loss=0.01, delay=0.002, rate=RATE * 12, queue=1_000_000)
+    if plain:
+        be_plain(path)
+    transfer = Transfer(path, ENDLESS)
+    path.sim.run(0.3)
+    (share,) = shares(path.sim, RATE * 12, 0.4, transfer)
+    return share
+
+
+def test_losses_of_one_percent_by_chance_cost_little() -> None:
+    assert goodput(plain=False) > 5 * goodput(plain=True)
 
 
 # --- a reader that stalls ----------------------------------------------------------------------------

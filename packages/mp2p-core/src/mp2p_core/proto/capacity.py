@@ -9,7 +9,9 @@ from mp2p_core.proto.congestion import NewReno
 from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
 from mp2p_core.proto.pacing import Pacer
 from mp2p_core.proto.pmtu import PathMtu
+from mp2p_core.proto.rtt import RoundTrip
 from mp2p_core.proto.sizer import PacketSizer
+from mp2p_core.proto.tolerance import LossTolerance
 
 __all__ = ["Capacity"]
 
@@ -17,14 +19,16 @@ __all__ = ["Capacity"]
 class Capacity:
     """Congestion window, pacing, size of datagrams and of packets, kept in step with each other."""
 
-    __slots__ = ("congestion", "datagram", "mtu", "pacer", "sizer")
+    __slots__ = ("_rtt", "congestion", "datagram", "mtu", "pacer", "sizer", "tolerance")
 
-    def __init__(self, limit: int, rtt: float, now: float) -> None:
+    def __init__(self, limit: int, rtt: RoundTrip, now: float) -> None:
+        self._rtt = rtt
         self.datagram = BASE_DATAGRAM_SIZE
         """Bytes of the largest datagram known to pass."""
         self.mtu = PathMtu(limit, now)
         self.congestion = NewReno(self.datagram)
-        self.pacer = Pacer(self.datagram, self.congestion.window, rtt, now)
+        self.tolerance = LossTolerance()
+        self.pacer = Pacer(self.datagram, self.congestion.window, rtt.smoothed, now)
         self.sizer = PacketSizer()
 
     # --- what arrived, and what did not ---------------------------------------------------------------
@@ -38,14 +42,16 @@ class Capacity:
         carried streams, which alone fill large packets.
         """
         self.congestion.acknowledged(size, sent_at, limited=limited)
+        self.tolerance.arrived(datagrams)
         if largest > BASE_DATAGRAM_SIZE:
             self.mtu.arrived()
         if data:
-            self.sizer.arrived(datagrams)
+            self.sizer.arrived(datagrams, sent_at)
 
     def lost(self, sent_at: float, datagrams: int, now: float) -> None:
         """Note that a packet was lost."""
-        self.congestion.lost(sent_at, now)
+        if not self.tolerance.forgives(datagrams, queued=self._rtt.queued):
+            self.congestion.lost(sent_at, now)
         self.sizer.lost(datagrams, sent_at, now)
 
     def swallowed(self, now: float) -> None:
@@ -67,9 +73,9 @@ class Capacity:
         """Note that a probe of the path's MTU was lost."""
         self.mtu.failed(size)
 
-    def update(self, rtt: float, now: float) -> None:
+    def update(self, now: float) -> None:
         """Have the pacer follow the window and the round trip."""
-        self.pacer.update(self.congestion.window, rtt, now)
+        self.pacer.update(self.congestion.window, self._rtt.smoothed, now)
 
     def _resize(self) -> None:
         self.datagram = self.mtu.size
@@ -79,17 +85,28 @@ class Capacity:
     # --- what may go out ------------------------------------------------------------------------------
 
     def window(self, in_flight: int) -> float:
-        """Return the bytes that the window lets out beside those; less than a datagram is nothing."""
-        room = self.congestion.window - in_flight
-        return 0.0 if room < self.datagram else room
+        """Return the bytes that the window lets out beside those; less than a datagram is nothing.
+
+        Nor is less than a packet, while more is out than has yet to be let out: what comes back makes room for it.
+        """
+        window = self.congestion.window
+        room = window - in_flight
+        if room < self.datagram:
+            return 0.0
+        if room < in_flight and room < min(self.sizer.count * self.datagram, window / 4):
+            return 0.0
+        return room
 
     def span(self, window: float, now: float) -> int:
         """Return how many datagrams a packet may span when the window lets out so many bytes.
 
-        It is not made small because the pacer has little left.
+        It is not made small because the pacer has little left. Once there was congestion, it takes a quarter of the
+        window at most: three later ones have to arrive to show that it is lost.
         """
         pacer = self.pacer
         room = min(window, max(pacer.budget(now), pacer.burst))
+        if not self.congestion.slow_start:
+            room = min(room, self.congestion.window / 4)
         return max(1, min(self.sizer.limit(self.datagram), int(room // self.datagram)))
 
     def probe(self, window: float, now: float) -> int | None:

@@ -30,6 +30,9 @@ __all__ = ["Packer", "Plaintext"]
 _PROBES: Final = 2
 """Packets that a probe timeout sends past the window (RFC 9002, section 6.2.4)."""
 
+_REPEATED: Final = 4
+"""How much smaller packets are that only repeat what was lost: lost again, each would cost another round trip."""
+
 
 class Plaintext(NamedTuple):
     """The frames of one packet, not sealed yet, and the datagrams that the sealed packet spans."""
@@ -53,7 +56,7 @@ class Packer:
     """The sending half of a connection's packet-number space."""
 
     __slots__ = (
-        "_announced", "_capacity", "_large", "_limit", "_limited_to", "_messages", "_messages_turn", "_pings",
+        "_announced", "_bulk", "_capacity", "_large", "_limit", "_limited_to", "_messages", "_messages_turn", "_pings",
         "_pings_due", "_probes", "_recovery", "_to_announce", "acks", "answered_pings", "messages_dropped",
         "next_number", "packets_lost", "rtt", "streams",
     )  # fmt: skip
@@ -64,7 +67,7 @@ class Packer:
         self._limit = limit
         self._large = large
         self.rtt = RoundTrip(rtt)
-        self._capacity = Capacity(limit, self.rtt.smoothed, now)
+        self._capacity = Capacity(limit, self.rtt, now)
         self.next_number = first_number
         self.acks = AckSender()
         self.streams = Streams(initiator=initiator)
@@ -84,6 +87,7 @@ class Packer:
         self._pings: list[int] = []
         self._pings_due = 0
         self._probes = 0
+        self._bulk = False  # the last packet that was sent is a large one
 
     # --- what the application wants ----------------------------------------------------------------
 
@@ -158,9 +162,9 @@ class Packer:
                     content.datagrams,
                     content.largest,
                     limited=packet.number <= self._limited_to,
-                    data=bool(content.streams),
+                    data=self._large and bool(content.streams),
                 )
-        self._capacity.update(self.rtt.smoothed, now)
+        self._capacity.update(now)
 
     def _learn_lost(self, result: AckResult, now: float) -> None:
         swallowed = False
@@ -196,7 +200,7 @@ class Packer:
         self.rtt.restart(rtt)
         self._recovery.moved(self.next_number, now)
         self.streams.set_rtt(self.rtt.smoothed)
-        self._capacity = Capacity(min(self._limit, limit or self._limit), self.rtt.smoothed, now)
+        self._capacity = Capacity(min(self._limit, limit or self._limit), self.rtt, now)
 
     # --- what goes out ------------------------------------------------------------------------------
 
@@ -231,9 +235,14 @@ class Packer:
         count = 1
         if may_send and self._large and not self._probes:
             count = capacity.span(window, now)
+            if self.streams.only_repeats:  # nothing goes on meanwhile, so that these had better arrive
+                count = max(1, count // _REPEATED)
         # The last packet that the window lets out asks for an ACK, which is all that can come next.
-        eliciting = self._pings_due > 0 or (may_send and window < (count + 1) * datagram)
-        if eliciting:
+        asks = self._pings_due > 0 or (
+            may_send and capacity.window(self._recovery.in_flight + count * datagram) == 0
+        )
+        eliciting = asks
+        if asks:
             self._pings_due = max(self._pings_due - 1, 0)
             buffers.append(PING_FRAME)
             room -= 1
@@ -245,7 +254,10 @@ class Packer:
         if may_send:
             before = len(buffers)
             sent = self._fill(room, buffers, count)
-            eliciting = eliciting or len(buffers) > before
+            eliciting = asks or len(buffers) > before
+            if not asks and self._ends_bulk(buffers, count):
+                buffers.append(PING_FRAME)
+                asks = True
         if not buffers:
             return None
         plaintext = b"".join(buffers)
@@ -253,7 +265,9 @@ class Packer:
         if len(plaintext) > datagram - c.DATA_MIN_SIZE:
             datagrams = -(-(len(plaintext) + c.TAG_SIZE) // (datagram - PART_HEADER_SIZE))
         if eliciting:
-            self._note(len(plaintext), announced, sent, datagrams, now)
+            bulk = datagrams > 1
+            self._note(len(plaintext), announced, sent, datagrams, now, asks=asks and (bulk or self._bulk))
+            self._bulk = bulk
         self.next_number += 1
         return Plaintext(plaintext, datagrams)
 
@@ -275,6 +289,18 @@ class Packer:
             room = part_room(self.datagram, count) - used
         return streams.fill(room, buffers)
 
+    def _ends_bulk(self, buffers: list[bytes | memoryview], count: int) -> bool:
+        """Tell whether a packet with these buffers ends much that was sent at once, and has a byte left for a PING.
+
+        Nothing that follows would show its loss, so that it is worth an ACK to see it soon.
+        """
+        if not self._large or self._waiting():
+            return False
+        length, room = sum(map(len, buffers)), self.datagram - c.DATA_MIN_SIZE
+        if length >= room:
+            return count > 1 and length < part_room(self.datagram, count)
+        return self._bulk
+
     def waiting(self, now: float) -> bool:
         """Tell whether something waits to be sent, be it for the window."""
         return bool(self._pings_due or self._waiting() or self.acks.due(now) or self._may_probe_path(now))
@@ -293,18 +319,28 @@ class Packer:
         self.next_number += 1
         return Plaintext(plaintext, 1)
 
-    def _note(self, length: int, announced: bytes, sent: Sequence[Sent], datagrams: int, now: float) -> None:
+    def _note(
+        self, length: int, announced: bytes, sent: Sequence[Sent], datagrams: int, now: float, *, asks: bool
+    ) -> None:
         if datagrams == 1:
             largest = size = length + c.DATA_MIN_SIZE
         else:
             largest, size = self.datagram, length + datagrams * PART_HEADER_SIZE + c.TAG_SIZE
-        self._sent(size, _Content(tuple(self._pings), announced, sent, datagrams, largest), now)
+        self._sent(size, _Content(tuple(self._pings), announced, sent, datagrams, largest), now, asks=asks)
         self._pings.clear()
         if self._probes:
             self._probes -= 1
 
-    def _sent(self, size: int, content: _Content | Capacity, now: float, *, path_probe: bool = False) -> None:
-        packet = SentPacket(self.next_number, now, size, content, path_probe=path_probe)
+    def _sent(
+        self,
+        size: int,
+        content: _Content | Capacity,
+        now: float,
+        *,
+        path_probe: bool = False,
+        asks: bool = False,
+    ) -> None:
+        packet = SentPacket(self.next_number, now, size, content, path_probe=path_probe, asks=asks)
         pushed_out = self._recovery.sent(packet)
         if pushed_out is not None:
             if pushed_out.path_probe:

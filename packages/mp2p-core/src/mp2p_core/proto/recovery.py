@@ -28,13 +28,17 @@ _MAX_BACKOFF: Final = 10
 class SentPacket:
     """An ack-eliciting packet that is out. `content` belongs to whoever filled it, and is not looked at here."""
 
-    __slots__ = ("at", "content", "number", "order", "path_probe", "size")
+    __slots__ = ("asks", "at", "content", "number", "order", "path_probe", "size")
 
-    def __init__(self, number: int, at: float, size: int, content: Any, *, path_probe: bool = False) -> None:
+    def __init__(
+        self, number: int, at: float, size: int, content: Any, *, path_probe: bool = False, asks: bool = False
+    ) -> None:
         self.number = number
         self.at = at
         self.size = size
         self.content: Any = content
+        self.asks = asks
+        """Whether the peer will acknowledge it at once: losing it shows the sooner."""
         self.path_probe = path_probe
         """Whether it probes the path MTU: losing it says nothing about congestion (RFC 9000, section 14.4)."""
         self.order = 0
@@ -56,8 +60,8 @@ class Recovery:
     """Packets in flight, and the two timers that watch over them."""
 
     __slots__ = (
-        "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff", "in_flight",
-        "largest_acked", "path_from",
+        "_asked", "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff",
+        "in_flight", "largest_acked", "path_from",
     )  # fmt: skip
 
     def __init__(self, rtt: RoundTrip) -> None:
@@ -72,6 +76,7 @@ class Recovery:
         """The first number on the present path: lower ones say nothing about it."""
         self._loss_at: float | None = None
         self._probe_from = self._last_at = 0.0
+        self._asked = False
         self._sampled_at = -math.inf if rtt.sampled else math.inf
         self.in_flight = 0
         """Bytes on the present path."""
@@ -100,6 +105,7 @@ class Recovery:
         packet.order = self._order
         self._out[packet.number] = packet
         self.in_flight += packet.size
+        self._asked = packet.asks
         return pushed_out
 
     def _take(self, number: int) -> SentPacket:
@@ -193,6 +199,8 @@ class Recovery:
         if not self._out:
             return None
         wait = self._rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
+        if self._asked and not self.backoff:
+            wait = self._rtt.pto_at_once
         return self._probe_from + min(wait, self._rtt.longest_wait)
 
     def handle_timeout(self, now: float) -> AckResult | None:

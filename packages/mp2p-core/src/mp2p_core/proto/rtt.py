@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from typing import Final
 
 from mp2p_core.proto import constants as c
 
 __all__ = ["RoundTrip"]
 
+_RECENT: Final = 8
+"""Samples whose smallest tells of a queue: a host that was busy delays some of them, a queue all."""
+
 
 class RoundTrip:
     """Round-trip times in seconds: the latest as measured, the smallest, the smoothed one and its variation."""
 
-    __slots__ = ("latest", "minimum", "sampled", "smoothed", "variation")
+    __slots__ = ("_recent", "latest", "minimum", "sampled", "smoothed", "variation")
 
     def __init__(self, sample: float | None) -> None:
         self.restart(sample)
@@ -24,6 +29,7 @@ class RoundTrip:
         self.minimum = math.inf if sample is None else sample
         self.smoothed = self.latest = c.INITIAL_RTT if sample is None else sample
         self.variation = self.smoothed / 2
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def add(self, sample: float, ack_delay: float) -> None:
         """Take a sample; the first one replaces the guess.
@@ -36,6 +42,7 @@ class RoundTrip:
         ack_delay = min(ack_delay, c.MAX_ACK_DELAY)
         if sample >= self.minimum + ack_delay:
             sample -= ack_delay
+        self._recent.append(sample)
         if not self.sampled:
             self.sampled = True
             self.smoothed, self.variation = sample, sample / 2
@@ -48,6 +55,11 @@ class RoundTrip:
         self.minimum = self.latest
 
     @property
+    def queued(self) -> bool:
+        """Whether even the fastest of the last packets waited on the way, for longer than hosts are late."""
+        return not self._recent or min(self._recent) > self.minimum + c.GRANULARITY
+
+    @property
     def loss_delay(self) -> float:
         """How long after a packet later ones may arrive before it is lost (RFC 9002, section 6.1.2)."""
         return max(9 / 8 * max(self.smoothed, self.latest), c.GRANULARITY)
@@ -55,7 +67,12 @@ class RoundTrip:
     @property
     def pto(self) -> float:
         """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
-        return self.smoothed + max(4 * self.variation, c.GRANULARITY) + c.MAX_ACK_DELAY
+        return self.pto_at_once + c.MAX_ACK_DELAY
+
+    @property
+    def pto_at_once(self) -> float:
+        """Probe timeout for a packet that asks the peer to acknowledge at once."""
+        return self.smoothed + max(4 * self.variation, c.GRANULARITY)
 
     @property
     def longest_wait(self) -> float:

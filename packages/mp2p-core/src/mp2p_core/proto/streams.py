@@ -281,6 +281,11 @@ class Streams:
         """Tell whether `fill` has something for a packet with at least 64 bytes of room."""
         return bool(self._control or self._urgent or (self._ready and self._sending.available > 0))
 
+    @property
+    def only_repeats(self) -> bool:
+        """Whether what `fill` has was all sent before."""
+        return bool(self._urgent) and not self._ready
+
     def fill(self, room: int, out: list[Buffer]) -> list[Sent]:
         """Append frames of at most `room` bytes together; returns what `acked` or `lost` is to be called with.
 
