@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from mp2p.doctor.findings import Finding, Level, worst
+from mp2p.doctor.findings import Finding, Level, for_a_user, worst
 from mp2p.doctor.firewall import check_firewall
 from mp2p.doctor.host import check_host, eligible
 from mp2p.doctor.wanted import Wanted
@@ -86,7 +86,7 @@ def test_a_healthy_machine_has_nothing_to_say() -> None:
         ),
         (
             Machine((LO, ETH0, ETH1), {"/proc/sys/net/ipv4/conf/eth1/rp_filter": "1"}),
-            BOTH, "A.rp-filter", Level.WARN, "drops multicast", "net.ipv4.conf.eth1.rp_filter=2",
+            BOTH, "A.rp-filter", Level.WARN, "drops multicast", "net.ipv4.conf.all.rp_filter=2",
         ),
         (
             Machine((LO, ETH0, ETH1), {"/proc/sys/net/ipv4/igmp_max_memberships": "1"}),
@@ -287,7 +287,12 @@ def test_the_command_is_that_of_the_program_that_rules() -> None:
     running = {"firewall-cmd --state": "running\n"}
     machine = Machine(programs=nft(drop) | running)
     commands = {each.id: each.command for each in check_firewall(machine, BOTH, [ETH0])}
-    assert commands["A.firewall-igmp"] == "firewall-cmd --permanent --add-protocol=igmp"
+    both = "firewall-cmd --permanent --add-protocol=igmp && firewall-cmd --reload"
+    assert commands["A.firewall-igmp"] == both
+    assert for_a_user(Finding("A.x", Level.FAIL, "", "", both)).command == (
+        "sudo firewall-cmd --permanent --add-protocol=igmp && sudo firewall-cmd --reload"
+    )
+    assert for_a_user(Finding("A.x", Level.FAIL, "", "", "ip -brief address")).command == "ip -brief address"
 
 
 @pytest.mark.parametrize("listing", [None, "", "{}", "[]", '{"nftables": 7}', '{"nftables": [{"rule": {}}]}'])

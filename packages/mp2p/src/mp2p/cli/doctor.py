@@ -31,8 +31,8 @@ _ASKED_AGAIN: Final = 10.0
 _ASKED_SIZE: Final = 64
 _WORDS: Final = {
     Level.PASS: "passed",
-    Level.UNKNOWN: "could not be looked at",
-    Level.WARN: "to look at",
+    Level.UNKNOWN: "unknown",
+    Level.WARN: "warned of",
     Level.FAIL: "failed",
 }
 _STYLE: Final = {Level.PASS: "green", Level.UNKNOWN: "cyan", Level.WARN: "yellow", Level.FAIL: "bold red"}

@@ -12,7 +12,7 @@ from mp2p.cli.groups import planned_groups
 from mp2p.cli.options import NodeOptions
 from mp2p.doctor.alone import check_alone
 from mp2p.doctor.answering import Asked, Listener, unicast_socket
-from mp2p.doctor.findings import Finding
+from mp2p.doctor.findings import Finding, for_a_user
 from mp2p.doctor.firewall import check_firewall
 from mp2p.doctor.host import check_host, eligible
 from mp2p.doctor.pair import check_pair
@@ -40,7 +40,14 @@ class Examination:
 
     async def run(self, peer: mp2p.Contact | None, host: str | None) -> AsyncIterator[Finding]:
         """Run every check once; findings come as they are made."""
-        system, wanted = LocalSystem(), self._wanted
+        system = LocalSystem()
+        async for finding in self._run(system, peer, host):
+            yield finding if system.privileged else for_a_user(finding)
+
+    async def _run(
+        self, system: LocalSystem, peer: mp2p.Contact | None, host: str | None
+    ) -> AsyncIterator[Finding]:
+        wanted = self._wanted
         for finding in check_host(system, wanted):
             yield finding
         for finding in check_firewall(system, wanted, usable := eligible(system, wanted)):

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-__all__ = ["Finding", "Level", "worst"]
+__all__ = ["Finding", "Level", "for_a_user", "worst"]
+
+_FOR_ROOT: Final = (
+    "firewall-cmd ", "ip link set ", "ip6tables", "iptables", "nft ", "sed -i ", "smcroutectl ", "sysctl -w ",
+    "timedatectl ", "ufw ",
+)  # fmt: skip
 
 
 class Level(enum.IntEnum):
@@ -42,6 +48,13 @@ class Finding:
             "cause": self.cause,
             "command": self.command,
         }
+
+
+def for_a_user(finding: Finding) -> Finding:
+    """Have the command of a finding run as root where it must, to be pasted by somebody else."""
+    if not finding.command.startswith(_FOR_ROOT):
+        return finding
+    return replace(finding, command="sudo " + finding.command.replace(" && ", " && sudo "))
 
 
 def worst(findings: Iterable[Finding]) -> Level:

@@ -137,7 +137,7 @@ def _where(rule: Rule) -> str:
 
 def _command(rule: Rule, question: _Question, manager: str) -> str:
     if manager:
-        return question.ufw if manager == "ufw" else question.firewalld
+        return question.ufw if manager == "ufw" else f"{question.firewalld} && firewall-cmd --reload"
     if rule.program == "nft":
         return f"nft insert rule {rule.family} {rule.table} {rule.chain} {question.rule} accept"
     return f"{rule.program} -t {rule.table} -I {rule.chain} {question.options} -j ACCEPT"
@@ -177,7 +177,8 @@ def _questions(wanted: Wanted, interface: str) -> Iterator[_Question]:
                 }),
                 f"The router's questions are not heard, so they are not answered: {forgets}",
                 f"icmpv6 type {_MLD_QUERY}", "-p ipv6-icmp --icmpv6-type 130",
-                "sed -i '/^COMMIT/i -A ufw6-before-input -p icmpv6 --icmpv6-type 130 -j ACCEPT' /etc/ufw/before6.rules",
+                "sed -i '/^COMMIT/i -A ufw6-before-input -p icmpv6 --icmpv6-type 130 -j ACCEPT' /etc/ufw/before6.rules"
+                " && ufw reload",
                 "firewall-cmd --permanent --add-rich-rule='rule family=ipv6 icmp-type name=mld-listener-query accept'",
             )  # fmt: skip
 

@@ -131,9 +131,11 @@ def _rp_filter(system: System, wanted: Wanted, usable: Sequence[Interface]) -> I
     ]
     if strict and len(usable) > 1:
         yield Finding(
-            "A.rp-filter", Level.WARN, f"rp_filter is strict (1) on {', '.join(strict)}, one of several interfaces.",
+            "A.rp-filter", Level.WARN,
+            f"rp_filter is strict (1) on {', '.join(strict)}; {len(usable)} interfaces are in use.",
             "The kernel drops multicast from a sender that it would answer by another interface; nothing counts or "
-            "logs that.", f"sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{strict[0]}.rp_filter=2",
+            "logs that. Loose (2) is enough, and set for all it counts for each:",
+            "sysctl -w net.ipv4.conf.all.rp_filter=2",
         )  # fmt: skip
     else:
         yield Finding("A.rp-filter", Level.PASS, "rp_filter does not stand in the way.")
