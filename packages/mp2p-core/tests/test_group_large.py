@@ -157,13 +157,33 @@ def test_parts_behind_their_manifest_are_taken_together() -> None:
     assert not pair.lane._opener._digests
 
 
-def test_a_part_without_its_manifest_is_left_out_and_moves_nothing() -> None:
+def test_a_part_without_its_manifest_waits_and_moves_nothing() -> None:
     pair = Pair()
     manifest, *parts = pair.seal(messages(10))
     assert {pair.take(part) for part in parts} == {"group-unsealed"}
     assert pair.lane.receive_large_untrusted([train(parts)]) == []
     assert pair.lane.window.highest == 0
-    assert [pair.take(each) for each in (manifest, *parts)][-1] == "Data"
+    assert not pair.delivered
+    assert pair.take(manifest) == "Manifest"
+    assert pair.delivered == messages(10)
+    assert not pair.lane._opener.early
+
+
+def test_G6_what_strangers_send_in_the_place_of_parts_is_bounded_and_displaces_none_that_is_proven() -> None:
+    pair = Pair()
+    manifest, *parts = pair.seal(messages(10))
+    for n in range(3 * c.GROUP_HELD):
+        seq = 2 + n % (2 * c.GROUP_HELD)
+        pair.take(la.group_header(0, pair.keys.channel, seq) + random.Random(n).randbytes(60))
+    assert len(pair.lane._opener._early) <= c.GROUP_HELD
+    far = la.group_header(0, pair.keys.channel, c.GROUP_WINDOW + 100) + bytes(60)
+    held = len(pair.lane._opener._early)
+    assert pair.take(far) == "group-unsealed"
+    assert len(pair.lane._opener._early) == held
+    assert pair.lane.window.highest == 0
+    assert pair.lane.forged == 0
+    assert pair.take(manifest) == "Manifest"
+    assert [pair.take(each) for each in parts][-1] == "Data"
     assert pair.delivered == messages(10)
 
 

@@ -76,6 +76,29 @@ def test_repaired_topics_are_complete_whatever_the_network_does(mode: int, seed:
     assert sim.shared.repeats == 0
 
 
+@pytest.mark.parametrize("mode", [g.REPAIRED, g.ORDERED], ids=["repaired", "ordered"])
+@pytest.mark.parametrize("seed", range(4))
+def test_large_packets_of_which_parts_are_lost_are_complete_in_the_end(mode: int, seed: int) -> None:
+    sim = GroupSim(seed, mode=mode, loss=0.0, jitter=0.01 if seed % 2 else 0.0)
+    sim.join(5, settle=0.3)
+    sizes = itertools.cycle([1000, 20, 3000, 60])
+    for batch in range(20):
+        # Every fourth batch follows some that went well, and loses single datagrams or half of all.
+        sim.loss = (0.0, 0.0, 0.02, 0.5)[batch % 4]
+        sim.publish(*(make(100 * batch + n).ljust(next(sizes)) for n in range(100)))
+        sim.run(0.05)
+        sim.loss = 0.0
+        sim.run(1.5)
+    sim.run(5)
+    for each in sim.subscribers:
+        assert complete(each, range(2000)), sim.seed
+        if mode == g.ORDERED:
+            assert each.numbers == list(range(2000)), sim.seed
+        assert each.suspicions == [], "nobody has forged anything"
+    assert sim.nacks
+    assert sim.shared.repeats == 0
+
+
 def test_best_effort_is_told_of_every_gap_and_asks_for_nothing() -> None:
     sim = GroupSim(3, mode=g.BEST_EFFORT, loss=0.1)
     sim.join(3)

@@ -22,12 +22,15 @@ from typing import Any, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.group.control import REPAIRED, Grant, Nack, parse_control_untrusted
 from mp2p_core.proto.group.events import Gap, Messages, Refused, SubscriberEvent, Suspicion
 from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, GroupSuite, Verifier
 from mp2p_core.proto.group.publisher import Publisher
 from mp2p_core.proto.group.subscriber import Subscriber
+from mp2p_core.proto.transmit import trains
 from mp2p_core.testing.clock import VirtualClock
+from mp2p_core.transport import Path
 
 __all__ = ["GroupSim", "Member", "SharedSuite", "SimSubscriber"]
 
@@ -301,7 +304,10 @@ class GroupSim:
             if each.online:
                 loss = self.loss if each.loss is None else each.loss
                 heard = [datagram for datagram in datagrams if not loss or draw() >= loss]
-                each.subscriber.receive_train_untrusted(heard, self.now)
+                for train in trains(Path(GROUP), [Packet(one, len(one)) for one in heard]):
+                    whole = (b"".join(train.buffers), train.segment_size)
+                    if not each.subscriber.receive_large_untrusted([whole], self.now):
+                        each.subscriber.receive_train_untrusted(train.datagrams(), self.now)
                 if self.record:
                     each.heard += heard
                 self.serve(each)

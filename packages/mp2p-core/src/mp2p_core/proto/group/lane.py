@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket
@@ -87,10 +88,11 @@ class Lane:
             self._sum(datagram, generation, seq, now)
             self._restore(now)
             return UNPROVEN
-        content = self._receive(datagram, generation, seq, now)
-        if self._restored:
-            self._restore(now)
-        return content
+        try:
+            return self._receive(datagram, generation, seq, now)
+        finally:
+            if self._restored:
+                self._restore(now)
 
     def _receive(self, datagram: bytes, generation: int, seq: int, now: float) -> Content:
         window = self.window
@@ -100,6 +102,10 @@ class Lane:
             content = self._opener.open_untrusted(datagram, generation, seq, window.highest + c.GROUP_WINDOW)
         except BadPacket as error:
             self.forged += str(error) == "group-forged"
+            early = str(error) == "group-unsealed" and seq < window.highest + c.GROUP_WINDOW
+            if early and self._blocks is not None:
+                self._opener.hold_early(seq, datagram)
+                self._keep(seq, datagram, now, proven=False)
             raise
         if self._blocks is not None:
             self._keep(seq, datagram, now, proven=content is not UNPROVEN)
@@ -110,6 +116,7 @@ class Lane:
         elif type(content) is Manifest:
             self._take(seq, _NOTHING, now)
             self._prove(seq + 1, content.covered, now)
+            self._solve_again(seq + content.covered, now)
             self._opener.forget_before(window.base)
         elif type(content) is Heartbeat:
             self._take(seq, Entry(self._full(content.number), 0), now)
@@ -215,9 +222,17 @@ class Lane:
         except BadPacket:
             self._spoil(number, now)
 
+    def _solve_again(self, last: int, now: float) -> None:
+        """Restore what could not be opened before the manifest came, up to this seq."""
+        for number in (block_of(last), block_of(last) - 1):
+            block = self._blocks and self._blocks.get(number)
+            if block and block.has_sums:
+                self._cut_trains()
+                self._solve(number, block, now)
+
     def _spoil(self, number: int, now: float) -> None:
         """Believe no sum of this block any more."""
-        self.forged += 1
+        self.forged += not self._opener.early  # what a stranger made may be among it
         block = self._blocks and self._blocks.get(number)
         if block and not block.spoiled:
             block.spoil()
@@ -251,7 +266,9 @@ class Lane:
                 try:
                     self._receive(datagram, generation, seq, now)
                 except BadPacket:
-                    self._spoil(block_of(seq), now)
+                    # A part of a large packet does not open before its LARGE is there, which may be missing too.
+                    if not any(seq - c.MAX_PARTS <= each < seq for each in self.wanted.seqs()):
+                        self._spoil(block_of(seq), now)
 
     def _full(self, number: int) -> int:
         """Complete a number of which 32 bits travel: an epoch has fewer messages than those can tell apart."""
@@ -265,6 +282,10 @@ class Lane:
 
     def _prove(self, first: int, count: int, now: float) -> None:
         """Take what waited for the manifest that has just come."""
+        for seq, datagram in self._opener.take_early(first, count):
+            if self.window.is_new(seq):
+                with suppress(BadPacket):  # and the genuine one may still come
+                    self._receive(datagram, group_fields(datagram)[2], seq, now)
         if not self._opener.holding:
             return
         for seq in range(first, first + count):

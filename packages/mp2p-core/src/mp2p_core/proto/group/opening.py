@@ -43,7 +43,7 @@ from mp2p_core.proto.group.layout import (
 from mp2p_core.proto.noise_suite import nonce_little_endian
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.keys import GroupSuite
@@ -98,10 +98,11 @@ class Opener:
     """Holds an epoch's keys, the manifests that came, and what waits for one that did not.
 
     Attack: a member fills the waiting room with datagrams of its own making. It has GROUP_HELD places and two
-    for each seq; what waited longest goes, and is asked for again if it was genuine.
+    for each seq; what waited longest goes, and is asked for again if it was genuine. Parts of large packets have a
+    room of their own, of the same size, since strangers can fill that one too.
     """
 
-    __slots__ = ("_channel", "_digests", "_held", "_keys", "_packets", "_prefix", "_verify")
+    __slots__ = ("_channel", "_digests", "_early", "_held", "_keys", "_packets", "_prefix", "_verify")
 
     def __init__(self, owner: bytes, grant: Grant, suite: GroupSuite = ED25519_CHACHAPOLY) -> None:
         self._channel = grant.channel
@@ -110,6 +111,7 @@ class Opener:
         self._prefix = c.LABEL_GROUP + owner
         self._digests: dict[int, bytes] = {}
         self._packets: dict[int, _Packet] = {}  # by the seq of each part
+        self._early: dict[tuple[int, int], bytes] = {}  # seq, candidate -> what may be a part
         self._held: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # seq, candidate -> digest, plaintext
 
     def open_untrusted(self, datagram: bytes, generation: int, seq: int, ahead: int) -> Content:
@@ -334,6 +336,29 @@ class Opener:
         if len(held) > c.GROUP_HELD:
             del held[next(iter(held))]
 
+    @property
+    def early(self) -> bool:
+        """Whether anything is kept of which not even a member is known to have made it."""
+        return bool(self._early)
+
+    def hold_early(self, seq: int, datagram: bytes) -> None:
+        """Keep what did not open, and may be a part whose LARGE is still to come."""
+        early = self._early
+        for candidate in range(_CANDIDATES):
+            if early.setdefault((seq, candidate), datagram) == datagram:
+                break
+        if len(early) > c.GROUP_HELD:
+            del early[next(iter(early))]
+
+    def take_early(self, first: int, count: int) -> Iterator[tuple[int, bytes]]:
+        """Yield what was kept of these seqs, and keep it no longer; not verified in any way."""
+        if self._early:
+            for seq in range(first, first + count):
+                for candidate in range(_CANDIDATES):
+                    datagram = self._early.pop((seq, candidate), None)
+                    if datagram is not None:
+                        yield seq, datagram
+
     def proven_untrusted(self, seq: int) -> Data | None:
         """Return what waited for this seq's manifest, once it is there. Raises BadPacket if none was genuine."""
         digest = self._digests.get(seq)
@@ -355,12 +380,13 @@ class Opener:
 
     def holds(self, seq: int) -> bool:
         """Tell whether a datagram with this seq waits for its manifest."""
-        return (seq, 0) in self._held
+        return (seq, 0) in self._held or (seq, 0) in self._early
 
     def forget_before(self, seq: int) -> None:
         """Forget manifests and what waits for them, of seqs that are not wanted any more."""
         for old in [each for each in self._digests if each < seq]:
             del self._digests[old]
             self._packets.pop(old, None)
-        for key in [each for each in self._held if each[0] < seq]:
-            del self._held[key]
+        for room in (self._held, self._early):
+            for key in [each for each in room if each[0] < seq]:
+                del room[key]
