@@ -507,6 +507,28 @@ async def test_what_is_said_in_one_turn_shares_a_packet_until_it_is_much(hub: Me
         assert sizes[0] > 23 * len(b"a word") > sizes[1]
 
 
+async def test_a_word_goes_out_at_once_where_those_before_it_stayed_alone(hub: MemoryHub) -> None:
+    async with (
+        open_node(allow="any", transports=[hub.transport()]) as server,
+        open_node(transports=[hub.transport()]) as client,
+        client.connect(server.contact) as peer,
+    ):
+        heard = await server.accept()
+        at_once: list[int] = []
+        for words in (1, 1, 1, 1, 2, 2, 1):
+            await anyio.wait_all_tasks_blocked()
+            sizes: list[int] = []
+            hub.drop = lambda _datagram, sizes=sizes: bool(sizes.append(1))  # type: ignore[misc]  # to count
+            for _ in range(words):
+                await peer.send_datagram(b"word")
+            at_once.append(len(sizes))
+            for _ in range(words):
+                assert await heard.receive_datagram() == b"word"
+            await heard.send_datagram(b"heard")
+            assert await peer.receive_datagram() == b"heard"
+        assert at_once == [0, 0, 0, 1, 1, 0, 0]
+
+
 async def test_a_channel_that_fails_while_sending_ends_the_node_with_its_error(hub: MemoryHub) -> None:
     async def use() -> None:
         async with (

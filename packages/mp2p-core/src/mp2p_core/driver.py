@@ -20,6 +20,8 @@ __all__ = ["Driver"]
 
 _ENOUGH: Final = 24
 """Words of the application that share a packet: of more, each costs hardly less."""
+_HABIT: Final = 3
+"""So often in a row a word has to have stayed alone for the next one not to wait for others."""
 
 
 class Driver:
@@ -45,8 +47,12 @@ class Driver:
         self._call_in_turn = turn_caller()
         self._flush_due = False
         """Whether what has been queued goes out without another word: soon, or because a flush is at work."""
-        self._put_off = 0
-        """How often something was said since a flush was put off to the end of the turn; 0 when none is."""
+        self._put_off = False
+        """Whether it waits for the end of the turn."""
+        self._said = 0
+        """How often something was said since the network brought something."""
+        self._alone = 0
+        """How many times in a row that was once."""
         self._failure: Exception | None = None
         """What a flush outside of tasks has raised: it ends the node."""
 
@@ -68,6 +74,9 @@ class Driver:
 
     def _take_in(self, number: int, trains: Sequence[Train]) -> None:
         now = self._clock()
+        if self._said:
+            self._alone = self._alone + 1 if self._said == 1 else 0
+            self._said = 0
         self._flush_due = True  # what is said in answer goes out below
         for train in trains:
             self._endpoint.receive(number, train, now)
@@ -92,37 +101,37 @@ class Driver:
         """Send once every task that is ready has had its turn: what many say in one turn shares packets.
 
         A packet costs many times what one more frame in it does. Nobody waits for this: a task that has said what
-        it has to say goes on to wait, and the event loop comes here before it looks at the network again. What makes
-        a packet worth its cost goes out at once: so the peer is at work on the first while the others are said.
+        it has to say goes on to wait, and the event loop comes here before it looks at the network again.
+
+        What makes a packet worth its cost goes out at once: the peer is at work on the first while the others are
+        said. So does a word after which nothing more came the last times, as when one calls, or answers, in turn.
         """
-        if self._flush_due:
-            if self._put_off:
-                self._put_off += 1
-                if self._put_off >= _ENOUGH:
-                    self._flush_now()
-            return
-        self._flush_due = True
-        self._put_off = 1
-        if self._call_in_turn is None:
-            self._wake.set()
-        else:
+        if self._flush_due and not self._put_off:
+            return  # a flush is at work, and sends this, too
+        self._said += 1
+        begins = not self._flush_due
+        self._flush_due = self._put_off = True
+        if (self._said == 1 and self._alone >= _HABIT) or self._said % _ENOUGH == 0:
+            self._flush_now()
+        elif begins and self._call_in_turn is not None:
             self._call_in_turn(self._flush_now)
+        elif begins:
+            self._wake.set()
 
     def _flush_now(self) -> None:
         if not self._flush_due:
             return  # another flush has come first
         with Boundary() as boundary:
             self.flush(self._clock())
-        if (
-            boundary.error is not None
-        ):  # raised here it would end in a log of the event loop, and the node would go on
+        # Raised here it would end in a log of the event loop, and the node would go on.
+        if boundary.error is not None:
             self._failure = boundary.error
             self._wake.set()
 
     def flush(self, now: float) -> None:
         """Pass on what the endpoint has to tell, and send what it has to send."""
         self._flush_due = True
-        self._put_off = 0
+        self._put_off = False
         if (events := self._endpoint.events()) and self._tell(events, now):
             # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
             # once travels with the confirmation.
