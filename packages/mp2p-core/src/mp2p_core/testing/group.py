@@ -304,7 +304,7 @@ class GroupSim:
             if each.online:
                 loss = self.loss if each.loss is None else each.loss
                 heard = [datagram for datagram in datagrams if not loss or draw() >= loss]
-                for train in trains(Path(GROUP), [Packet(one, len(one)) for one in heard]):
+                for train in trains(Path(GROUP), [Packet(one, len(one)) for one in heard if one]):
                     whole = (b"".join(train.buffers), train.segment_size)
                     if not each.subscriber.receive_large_untrusted([whole], self.now):
                         each.subscriber.receive_train_untrusted(train.datagrams(), self.now)

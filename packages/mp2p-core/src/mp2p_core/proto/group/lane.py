@@ -255,6 +255,7 @@ class Lane:
         block = self._blocks.setdefault(number, Block())
         self.wanted.scattered_at = now
         block.add_sum(index, count, plaintext[1:])
+        self.wanted.answered()
         self._solve(number, block, now)
 
     def _restore(self, now: float) -> None:

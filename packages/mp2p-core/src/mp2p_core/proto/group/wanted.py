@@ -129,6 +129,10 @@ class Wanted:
         if not self._missing:
             self._due = math.inf
 
+    def answered(self) -> None:
+        """Learn that something came that helps, though nothing is found by it yet: the publisher does answer."""
+        self._answers += 1
+
     def give_up(self, seqs: Iterable[int]) -> None:
         """Want these no longer: they are not to be had."""
         for seq in seqs:
