@@ -20,7 +20,7 @@ __all__ = ["Driver"]
 
 _ENOUGH: Final = 24
 """Words of the application that share a packet: of more, each costs hardly less."""
-_HABIT: Final = 3
+_HABIT: Final = 8
 """So often in a row a word has to have stayed alone for the next one not to wait for others."""
 
 

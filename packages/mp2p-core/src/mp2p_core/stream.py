@@ -120,18 +120,17 @@ class Stream(ByteStream):
         """
         if self._sending:
             raise anyio.BusyResourceError("sending to")
+        if not last:
+            return self._write(item, whole=True) == len(item)
         self._check_sending()
         try:
-            if not last:
-                taken = not item or self._streams.write(self.number, item, whole=True) > 0
-            else:
-                taken = self._finished = self._streams.write_last(self.number, item)
+            self._finished = self._streams.write_last(self.number, item)
         except StreamClosed as error:
             self._stopped = error.code
             raise
-        if taken:
+        if self._finished:
             self._flush(self._connection)
-        return taken
+        return self._finished
 
     def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False) -> int:
         self._check_sending()
@@ -279,8 +278,7 @@ class Stream(ByteStream):
         """Return what `receive_whole` would, or None also when it would wait. Never raises."""
         if self._ended or self._ignored or self._closed or self._given_back or not self._session.live:
             return None
-        whole = self._streams.take_whole(self.number)
-        if whole is None:
+        if (whole := self._streams.take_whole(self.number)) is None:
             return None
         self._ended = True
         if self._streams.has_control():
@@ -358,18 +356,14 @@ class Stream(ByteStream):
 
     async def _take_turn(self) -> None:
         self._turn += 1
-        if self._turn % _TURNS:
-            await checkpoint_if_cancelled()
-        else:
-            await checkpoint()
+        await (checkpoint_if_cancelled() if self._turn % _TURNS else checkpoint())
 
     # The peer's side of it.
 
     def notice(self, kind: StreamEventKind) -> None:
         """Take what the protocol says about this stream."""
         if kind is _READABLE:
-            if self._readable is not None:
-                self._readable.set()
+            self._wake(self._readable)
         else:
             self._wake(self._writable)
             if kind is StreamEventKind.STOPPED:
