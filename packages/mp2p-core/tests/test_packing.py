@@ -156,7 +156,7 @@ def test_the_initial_window_is_ten_datagrams_and_the_rest_waits_for_an_ack() -> 
 
 
 def test_the_last_packet_that_the_window_lets_out_asks_for_an_ack() -> None:
-    """Or the sender would wait for the peer's patience: it acknowledges every eighth packet, or within 25 ms."""
+    """Or the sender would wait for the peer's patience: it acknowledges every sixteenth packet, or within 25 ms."""
     a, b = side(), side(initiator=False)
     write(a, bytes(200_000))
     now = 1.0
@@ -584,8 +584,22 @@ def asking(side: Side, numbers: list[int]) -> list[int]:
     return [n for n in numbers if Ping() in parse_frames_untrusted(side.sent[n].data)]
 
 
-def test_the_last_packet_of_much_asks_for_an_ack_and_its_loss_shows_early() -> None:
+def lossy() -> Side:
+    """A side whose window is no limit, and that knows that large packets may be lost."""
     a = opened_up()
+    a.packer._capacity.sizer.lost(2, 0.5, 0.6)
+    return a
+
+
+def test_where_nothing_was_lost_the_last_packet_does_not_ask() -> None:
+    a = opened_up()
+    a.packer._capacity.sizer.count = 16
+    write(a, bytes(100_000))
+    assert asking(a, a.send(1.1)) == []
+
+
+def test_the_last_packet_of_much_asks_for_an_ack_and_its_loss_shows_early() -> None:
+    a = lossy()
     a.packer._capacity.sizer.count = 16
     write(a, bytes(100_000))
     numbers = a.send(1.1)
@@ -594,7 +608,7 @@ def test_the_last_packet_of_much_asks_for_an_ack_and_its_loss_shows_early() -> N
 
 
 def test_a_full_packet_has_no_place_to_ask_and_a_small_one_after_it_has() -> None:
-    a = opened_up()
+    a = lossy()
     a.packer._capacity.sizer.count = 16
     full = 16 * 1180 - 16 - STREAM_OVERHEAD
     stream = write(a, bytes(full))
@@ -609,7 +623,7 @@ def test_a_full_packet_has_no_place_to_ask_and_a_small_one_after_it_has() -> Non
 
 def test_a_few_packets_ask_for_nothing() -> None:
     """Nor do small messages: what answers them acknowledges them as well."""
-    a = opened_up()
+    a = lossy()
     a.packer._capacity.sizer.count = 16
     write(a, bytes(700))
     numbers = a.send(1.1)

@@ -10,7 +10,7 @@ __all__ = ["AckSender"]
 
 
 class AckSender:
-    """Decides when to acknowledge: every eighth eliciting packet, at once on a gap or a PING, else in 25 ms.
+    """Decides when to acknowledge: every sixteenth eliciting packet, at once on a gap or a PING, else in 25 ms.
 
     An ACK costs both sides about what a packet of data does. A sender that needs one earlier, because its window
     is full, asks by PING.

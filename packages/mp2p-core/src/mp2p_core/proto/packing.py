@@ -294,7 +294,7 @@ class Packer:
 
         Nothing that follows would show its loss, so that it is worth an ACK to see it soon.
         """
-        if not self._large or self._waiting():
+        if not self._capacity.sizer.lossy or self._waiting():
             return False
         length, room = sum(map(len, buffers)), self.datagram - c.DATA_MIN_SIZE
         if length >= room:

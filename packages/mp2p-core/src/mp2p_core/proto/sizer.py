@@ -39,6 +39,11 @@ class PacketSizer:
         self._balance = 0
         self._shrunk_at = -math.inf
 
+    @property
+    def lossy(self) -> bool:
+        """Whether any large packet was ever lost."""
+        return self._patience > 1
+
     def limit(self, datagram: int) -> int:
         """Return how many datagrams of this size the next packet may span: what one train holds, at most."""
         self.count = max(1, min(self.count, TRAIN_BYTES // (datagram + PART_HEADER_SIZE)))
