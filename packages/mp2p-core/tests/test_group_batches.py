@@ -51,7 +51,7 @@ def test_while_there_is_much_messages_wait_for_others_but_not_long() -> None:
         assert bench.batches.ready(members, 0.001 + wait)
         bench.seal(0.001 + wait)
         bench.put(1)
-        assert bench.batches.ready(members, 0.02 + wait), "the last one was a single datagram"
+        assert bench.batches.ready(members, 0.005 + wait), "the last one was a single datagram"
 
 
 def test_nothing_waits_when_it_is_enough_or_midway_or_after_a_pause() -> None:

@@ -172,14 +172,13 @@ def test_a_part_without_its_manifest_waits_and_moves_nothing() -> None:
 def test_G6_what_strangers_send_in_the_place_of_parts_is_bounded_and_displaces_none_that_is_proven() -> None:
     pair = Pair()
     manifest, *parts = pair.seal(messages(10))
+    far = la.group_header(0, pair.keys.channel, c.GROUP_WINDOW + 100) + bytes(60)
+    assert pair.take(far) == "group-unsealed"
+    assert not pair.lane._opener.early
     for n in range(3 * c.GROUP_HELD):
         seq = 2 + n % (2 * c.GROUP_HELD)
         pair.take(la.group_header(0, pair.keys.channel, seq) + random.Random(n).randbytes(60))
     assert len(pair.lane._opener._early) <= c.GROUP_HELD
-    far = la.group_header(0, pair.keys.channel, c.GROUP_WINDOW + 100) + bytes(60)
-    held = len(pair.lane._opener._early)
-    assert pair.take(far) == "group-unsealed"
-    assert len(pair.lane._opener._early) == held
     assert pair.lane.window.highest == 0
     assert pair.lane.forged == 0
     assert pair.take(manifest) == "Manifest"
@@ -223,6 +222,37 @@ def test_G2_an_insider_forges_no_large_packet() -> None:
     assert pair.delivered == messages(30) + messages(30, seed=9)
 
 
+def test_G2_a_genuine_packet_does_not_prove_a_false_one_before_it() -> None:
+    pair = Pair()
+    genuine, following = pair.seal(messages(30)), pair.seal(messages(30, seed=50))
+    insider = Sealer(OWNER, SendKeys(1, random.Random(9).randbytes))
+    insider.keys.channel, insider.keys.aead = pair.keys.channel, pair.keys.aead
+    false = insider.large(la.large_plain(0, messages(30, seed=7)), SIZE)
+    assert len(false) == len(genuine)
+    assert pair.lane.receive_large_untrusted([train(false), train(following)]) == []
+    assert pair.lane.receive_large_untrusted([train(genuine), train(following)]) == [
+        len(genuine),
+        len(following),
+    ]
+    assert pair.delivered == messages(30) + messages(30, seed=50)
+
+
+def test_what_is_not_next_in_turn_is_left_to_others() -> None:
+    pair = Pair()
+    first, second = pair.seal(messages(30)), pair.seal(messages(30, seed=50))
+    pair.lane.begun = False
+    assert pair.lane.receive_large_untrusted([train(first)]) == []
+    pair.lane.begin_turn()
+    assert len(pair.lane.receive_large_untrusted([train(first)])) == 1
+    pair.take(second[0])
+    pair.take(second[2])
+    assert pair.lane.window, "one is missing"
+    assert pair.lane.receive_large_untrusted([train(second[1:])]) == []
+    pair.lane.end(pair.lane.window.highest, 0.0)
+    assert pair.lane.receive_large_untrusted([train(second[1:])]) == []
+    assert pair.delivered == messages(30)
+
+
 def test_G2_a_genuine_manifest_proves_no_parts_but_its_own() -> None:
     pair = Pair()
     first, second = pair.seal(messages(30)), pair.seal(messages(30, seed=50))
@@ -260,6 +290,64 @@ def test_what_is_missing_of_a_large_packet_is_restored_from_sums() -> None:
     header = la.group_header(0, pair.keys.channel, parity_seq(0, 0, len(block)))
     pair.take(pair.sealer.parity(la.group_fields(header)[4], content), 1.0)
     assert pair.delivered == messages(30) + messages(30, seed=40)
+
+
+def test_sums_that_come_one_by_one_keep_the_questions_going() -> None:
+    pair = Pair()
+    datagrams = pair.seal(messages(30))
+    for each in datagrams[:1] + datagrams[14:]:
+        pair.take(each)
+    pair.lane.known(len(datagrams), 0.0)
+    now = 0.0
+    for n in range(13):
+        assert not pair.delivered
+        nacks: list[g.Nack] = []
+        while not nacks:
+            assert pair.lane.wanted, f"given up after {n} sums"
+            now = pair.lane.timeout()
+            nacks = pair.lane.handle_timeout(now)
+        pair.take(pair.sealer.parity(parity_seq(0, n, len(datagrams)), parity_sum(datagrams, n)), now)
+    assert pair.delivered == messages(30)
+
+
+def test_what_sums_restore_before_its_manifest_is_there_waits_for_it() -> None:
+    pair = Pair()
+    for _ in range(39):
+        pair.take(pair.sealer.heartbeat(1, 1, 0))
+    large = pair.seal(messages(30, 970))
+    assert [la.group_fields(each)[4] for each in large][::26] == [40, 66]
+    last = pair.sealer.heartbeat(1, 1, 30)
+    for each in [*large[1:25], last]:
+        pair.take(each)
+    in_block = [*large[25:], last]
+    for n in range(2):
+        pair.take(pair.sealer.parity(parity_seq(1, n, 3), parity_sum(in_block, n)), 1.0)
+    assert pair.lane.forged == 0
+    assert pair.lane._blocks is not None
+    assert not pair.lane._blocks[1].spoiled
+    assert not pair.delivered
+    pair.take(large[0], 2.0)
+    assert pair.delivered == messages(30, 970)
+
+
+def test_strangers_may_spoil_the_sums_of_a_block_and_nobody_is_suspected() -> None:
+    pair = Pair()
+    manifest, *parts = pair.seal(messages(30))
+    sums = [
+        pair.sealer.parity(parity_seq(0, n, len(parts) + 1), parity_sum([manifest, *parts], n))
+        for n in range(3)
+    ]
+    false = la.group_header(0, pair.keys.channel, 4) + random.Random(1).randbytes(len(parts[2]) - 20)
+    pair.take(false)
+    for each in parts[3:]:
+        pair.take(each)
+    pair.lane.known(len(parts) + 1, 1.0)
+    for each in sums:
+        pair.take(each, 1.0)
+    assert pair.lane.forged == 0
+    for each in (manifest, *parts):
+        pair.take(each, 2.0)
+    assert pair.delivered == messages(30)
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ GATHER_TIME: Final = 0.00025
 """For each subscriber: how long messages wait for others while there is much to send: each batch costs each of them."""
 GATHER_MAX: Final = 0.004
 """The longest such wait."""
-GATHER_AFTER: Final = 0.05
+GATHER_AFTER: Final = 0.01
 """Time after a batch of several datagrams for which there is much to send."""
 GATHER_MESSAGES: Final = 256
 GATHER_BYTES: Final = 245760

@@ -116,7 +116,6 @@ class Lane:
         elif type(content) is Manifest:
             self._take(seq, _NOTHING, now)
             self._prove(seq + 1, content.covered, now)
-            self._solve_again(seq + content.covered, now)
             self._opener.forget_before(window.base)
         elif type(content) is Heartbeat:
             self._take(seq, Entry(self._full(content.number), 0), now)
@@ -221,14 +220,6 @@ class Lane:
             self._restored += block.restore_untrusted(self.channel, number)
         except BadPacket:
             self._spoil(number, now)
-
-    def _solve_again(self, last: int, now: float) -> None:
-        """Restore what could not be opened before the manifest came, up to this seq."""
-        for number in (block_of(last), block_of(last) - 1):
-            block = self._blocks and self._blocks.get(number)
-            if block and block.has_sums:
-                self._cut_trains()
-                self._solve(number, block, now)
 
     def _spoil(self, number: int, now: float) -> None:
         """Believe no sum of this block any more."""
