@@ -99,6 +99,28 @@ def test_large_packets_of_which_parts_are_lost_are_complete_in_the_end(mode: int
     assert sim.shared.repeats == 0
 
 
+@pytest.mark.parametrize("silence", [0.0, 0.05, 0.9])
+def test_a_few_values_and_the_end_arrive_soon_although_much_is_lost(silence: float) -> None:
+    """A publisher that says all at once and asks whether it has arrived, as commands do."""
+    for seed in range(15):
+        sim = GroupSim(seed, loss=0.1, history=1)
+        only = sim.add()
+        while not sim.publisher.members:
+            sim.run(0.001)
+        # Until then the group does not arrive here: the host has just joined it.
+        heard_at = sim.now + silence
+        sim.drop = lambda _datagram, sim=sim, heard_at=heard_at: sim.now < heard_at
+        sim.publish(*(b"%d" % n for n in range(300)))
+        sim.run(0.05)
+        sim.publisher.confirm()
+        sim.serve_publisher()
+        sim.run(0.5)
+        assert [int(each) for each in only.messages] == only.numbers, seed
+        assert sorted(only.numbers) == list(range(300)), seed
+        assert not only.gaps, seed
+        assert not sim.publisher.undelivered, seed
+
+
 def test_best_effort_is_told_of_every_gap_and_asks_for_nothing() -> None:
     sim = GroupSim(3, mode=g.BEST_EFFORT, loss=0.1)
     sim.join(3)

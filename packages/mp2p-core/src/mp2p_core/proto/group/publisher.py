@@ -300,7 +300,8 @@ class Publisher:
         if self._joining and not self._outgoing.midway and now >= self._joined + c.JOIN_SPACING:
             self._admit(now)
         if not self.members:
-            self._skip()
+            if self._outgoing:  # with nobody to hear it, it goes into the history alone
+                self._history.add(self._outgoing.next_number, self._outgoing.drain())
             return []
         out = self._epochs.rotates(now)
         for datagram in self._repairs.due(now):
@@ -326,12 +327,6 @@ class Publisher:
     def _next_at(self) -> float:
         """Return when a datagram leaves also while somebody is waited for."""
         return self._traffic.data_at + self._datagram / c.GROUP_RATE_MIN
-
-    def _skip(self) -> None:
-        """With nobody to hear it, what is sent goes into the history alone."""
-        if self._outgoing:
-            number = self._outgoing.next_number
-            self._history.add(number, self._outgoing.drain())
 
     def _new_page(self, now: float) -> bool:
         """Between two messages: begin an epoch, or let newcomers in, if either is due."""
