@@ -52,7 +52,7 @@ def test_no_call_fails_while_a_switch_forgets_a_host(lab: Lab, deaf: str, transp
     assert done["calls"] > SECONDS / 60, "hardly any call was made"
     # By the clock it is one in 67 s at most; the others are for a silence, and to keep the next one from coming.
     assert done["rejoins"][deaf] > SECONDS / 45, "the switch has forgotten nothing"
-    assert done["connected_for"] > SECONDS, "the connection did not last"
+    assert done["connected_for"] > SECONDS - 1, "the connection did not last"
     assert "sessions-replaced" not in done["caller"]
 
 
@@ -74,4 +74,4 @@ def test_no_call_fails_when_the_server_stands_still_and_then_the_switch_forgets_
     done = json.loads(caller.wait_for_line('"done"', timeout=120))
     assert done["failed"] == 0, done
     assert done["outages"] == 2, done
-    assert done["connected_for"] > 45, "the connection did not last"
+    assert done["connected_for"] > 44, "the connection did not last"
