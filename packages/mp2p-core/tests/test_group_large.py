@@ -107,6 +107,17 @@ def test_a_large_packet_is_that_of_the_protocol_to_the_byte() -> None:
     assert {len(part) for part in parts[:-1]} == {SIZE}
 
 
+def test_the_bytes_of_large_packets_are_frozen() -> None:
+    """With these keys, drawn from `random.Random(1)`, what leaves never changes."""
+    pair = Pair()
+    sent = [bytes([n]) * 1000 for n in range(30)]
+    found = [sha256(b"".join(pair.seal(each))).hexdigest() for each in (sent, sent[:5])]
+    assert found == [
+        "780a9fc7eb9c218d9e69fad5ae1e1ed282c835afc0d82015a9456a10753ba9e9",
+        "6940b1dec66faa6fd1203b69c944372422ebb0f684d545c9a98bdf6706468e77",
+    ]
+
+
 def test_each_names_the_one_before_it_and_long_ones_are_one_train() -> None:
     pair = Pair()
     first, second = pair.seal(messages(60)), pair.seal(messages(60))
