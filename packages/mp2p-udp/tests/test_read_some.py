@@ -13,7 +13,8 @@ from mp2p_udp.trains import TrainReceiver
 class CountedSocket:
     """Has so many datagrams waiting, and counts the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, datagram: bytes = b"x") -> None:
+        self.datagram = datagram
         self.waiting = 0
         self.calls = 0
 
@@ -22,7 +23,7 @@ class CountedSocket:
         if not self.waiting:
             raise BlockingIOError
         self.waiting -= 1
-        return b"x", ("192.0.2.1", 1024)
+        return self.datagram, ("192.0.2.1", 1024)
 
 
 def receiver(sock: CountedSocket) -> TrainReceiver:
@@ -36,6 +37,16 @@ def test_one_datagram_at_a_time_is_mostly_read_with_one_call() -> None:
         sock.waiting += 1
         assert len(some.read_some()) == 1
     assert sock.calls == 100
+
+
+def test_behind_a_large_train_it_looks_for_others_at_once() -> None:
+    sock = CountedSocket(bytes(60_000))
+    some = receiver(sock)
+    found = []
+    for waiting in (5, 4, 1, 1, 100):
+        sock.waiting, sock.calls = waiting, 0
+        found.append((len(some.read_some()), sock.calls))
+    assert found == [(1, 1), (4, 4), (1, 2), (1, 2), (4, 4)]
 
 
 def test_a_flood_is_soon_read_32_at_a_time_and_no_more() -> None:

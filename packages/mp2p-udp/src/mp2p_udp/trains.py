@@ -83,16 +83,15 @@ class TrainReceiver:
         leaves behind wakes the event loop again.
         """
         trains = self.read(self._calls)
-        if trains and trains[0].segment_size < len(trains[0].buffers[0]) >= _LARGE_TRAIN:
-            # A call more costs nothing beside these, and some of them together cost less to verify.
-            self._calls = max(self._calls, _LARGE_READS)
-            return trains
+        # A call more costs nothing beside such a train, and some of them together cost less to verify.
+        least = _LARGE_READS if trains and len(trains[0].buffers[0]) >= _LARGE_TRAIN else 1
         if len(trains) < self._calls:
-            self._calls, self._full_wakes = max(len(trains), 1), 0
+            self._calls, self._full_wakes = max(len(trains), least), 0
         else:
             self._full_wakes += 1
             if self._full_wakes == _FULL_WAKES:
                 self._calls, self._full_wakes = min(2 * self._calls, _READS_PER_WAKE), 0
+            self._calls = max(self._calls, least)
         return trains
 
     def read(self, calls: int = _READS_PER_WAKE) -> list[Train]:
