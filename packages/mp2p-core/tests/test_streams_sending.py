@@ -423,3 +423,39 @@ def test_the_window_grows_with_a_fast_reader_and_not_with_a_slow_one() -> None:
         credit = b.table.live[0].receive.credit
         # Reading has no clock of its own: the first window may double once for nothing.
         assert credit.window == c.STREAM_WINDOW_CAP if grows else credit.window <= 2 * c.STREAM_WINDOW
+
+
+@pytest.mark.parametrize(("stream_window", "connection_window"), [(1000, 250), (70, 1000)])
+def test_a_message_in_one_piece_waits_for_credit_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, stream_window: int, connection_window: int
+) -> None:
+    monkeypatch.setattr(c, "STREAM_WINDOW", stream_window)
+    monkeypatch.setattr(c, "CONNECTION_WINDOW", connection_window)
+    a, b = _pair()
+    streams = [a.open() for _ in range(3)]
+    for stream in streams:
+        assert stream is not None
+        assert a.write_last(stream, bytes(100))
+    out: list[Buffer] = []
+    a.fill(1200, out)
+    _give(b, [each for each in parse_frames_untrusted(b"".join(out)) if isinstance(each, StreamFrame)])
+    assert a.table.sending.sent == min(connection_window, 3 * stream_window)
+    _exchange(a, b)
+    for stream in streams:
+        assert stream is not None
+        assert _read_all(b, stream) == bytes(min(100, stream_window))
+        _exchange(a, b)
+    assert a.table.sending.sent == 300
+
+
+def test_a_message_in_one_piece_that_was_lost_and_arrives_after_all_is_not_sent_again() -> None:
+    a, _ = _pair()
+    stream = a.open()
+    assert stream is not None
+    assert a.write_last(stream, b"whole")
+    sent = _packet(a)[1]
+    a.lost(sent)
+    assert a.wants_to_send()
+    a.acked(sent)
+    assert not a.wants_to_send()
+    assert a.sizes()["send bytes"] == 0
