@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from benchmarks import curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place
 
@@ -152,10 +153,7 @@ async def _zmq_server(host: str) -> None:
     import zmq.asyncio
 
     router = zmq.asyncio.Context().socket(zmq.ROUTER)
-    public, router.curve_secretkey = zmq.curve_keypair()
-    router.curve_server = True
-    port = router.bind_to_random_port(f"tcp://{host}")
-    say({"address": f"tcp://{host}:{port}", "key": public.decode()})
+    curve.serve(router, host)
     while True:
         who, message = await router.recv_multipart()
         assert len(message) == _SIZE
@@ -172,9 +170,7 @@ async def _zmq_client(address: str, key: str, server: int) -> None:
     import zmq.asyncio
 
     dealer = zmq.asyncio.Context().socket(zmq.DEALER)
-    dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
-    dealer.curve_serverkey = key.encode()
-    dealer.connect(address)
+    curve.connect(dealer, address, key)
 
     async def call(data: bytes) -> None:
         await dealer.send(data)

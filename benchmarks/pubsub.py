@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place, receive_apart
 
@@ -229,10 +230,7 @@ def zmq_publisher(host: str, path: str, count: int, paced: bool) -> None:
 
     socket = zmq.Context().socket(zmq.PUB)
     socket.sndhwm = 10_000
-    public, socket.curve_secretkey = zmq.curve_keypair()
-    socket.curve_server = True
-    port = socket.bind_to_random_port(f"tcp://{host}")
-    say({"address": f"tcp://{host}:{port}", "key": public.decode()})
+    curve.serve(socket, host)
 
     async def send(message: bytes) -> None:
         socket.send(message)
@@ -246,10 +244,8 @@ def zmq_subscriber(address: str, key: str, path: str, index: int) -> None:
 
     socket = zmq.Context().socket(zmq.SUB)
     socket.rcvhwm = 10_000
-    socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-    socket.curve_serverkey = key.encode()
     socket.subscribe(b"")
-    socket.connect(address)
+    curve.connect(socket, address, key)
     count = Counts(path).subscriber(index)
     while True:
         socket.recv()

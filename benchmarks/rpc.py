@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
+from benchmarks import curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place
 
@@ -133,10 +134,7 @@ async def _zmq_server(host: str) -> None:
     import zmq.asyncio
 
     router = zmq.asyncio.Context().socket(zmq.ROUTER)
-    public, router.curve_secretkey = zmq.curve_keypair()
-    router.curve_server = True
-    port = router.bind_to_random_port(f"tcp://{host}")
-    say({"address": f"tcp://{host}:{port}", "key": public.decode()})
+    curve.serve(router, host)
     while True:
         await router.send_multipart(await router.recv_multipart())
 
@@ -152,9 +150,7 @@ def zmq_client(address: str, key: str, server: int) -> None:
     async def connected() -> AsyncIterator[Call]:
         with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.linger = 0
-            dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
-            dealer.curve_serverkey = key.encode()
-            dealer.connect(address)
+            curve.connect(dealer, address, key)
             waiting: dict[bytes, asyncio.Future[bytes]] = {}
             number = 0
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from benchmarks import curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place
 
@@ -126,10 +127,7 @@ def zmq_server(host: str, checked: bool) -> None:
         authenticator.start()
         authenticator.configure_curve(domain="*", location=zmq.auth.CURVE_ALLOW_ANY)
     router = context.socket(zmq.ROUTER)
-    public, router.curve_secretkey = zmq.curve_keypair()
-    router.curve_server = True
-    port = router.bind_to_random_port(f"tcp://{host}")
-    say({"address": f"tcp://{host}:{port}", "key": public.decode()})
+    curve.serve(router, host)
     while True:
         router.send_multipart(router.recv_multipart())
 
@@ -143,9 +141,7 @@ def zmq_client(address: str, key: str, server: int) -> None:
         began = _Stamp(server)
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.linger = 0
-            dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
-            dealer.curve_serverkey = key.encode()
-            dealer.connect(address)
+            curve.connect(dealer, address, key)
             dealer.send(b"first")
             assert dealer.recv() == b"first"
             found = began.until_now()
