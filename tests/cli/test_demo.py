@@ -156,8 +156,8 @@ def test_the_demo_fails_when_a_claim_does_not_hold(
         f"import sys\n{fault}\nfrom mp2p.cli.demo.actors import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     (tmp_path / "demo.py").write_text(
-        "import mp2p.cli.demo.process as process\n"
-        f"process.ACTORS = ({str(tmp_path / 'actor.py')!r},)\n"
+        "import mp2p.cli.demo.story as story\n"
+        f"story.ACTORS = ({str(tmp_path / 'actor.py')!r},)\n"
         "from mp2p.cli.commands import cli\ncli.main(['demo', '--json'])\n"
     )
     done = subprocess.run(

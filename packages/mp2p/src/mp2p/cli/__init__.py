@@ -1,10 +1,10 @@
 """The `mp2p` command.
 
 commands                                  the group, and what it does with errors
-demo, identity, listen, ping, send        one module, or package, for each command
-receive_file, send_file                   as well
+demo, listen, call, send_file, ...        one module, or package, for each command, named as the command is
 classic                                   the group of classic_serve and classic_send, with classic_options
 options, supervise, transfers             what they share: options, signals, the progress of files
+process, acting                           processes that a command runs beside it, from both sides
 courier                                   the protocol of listen and send
 contacts, errors, lines, output           files, exit codes, standard input, printing
 """

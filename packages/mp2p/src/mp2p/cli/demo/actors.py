@@ -1,29 +1,23 @@
-"""The processes of the demo: `python -m mp2p.cli.demo.actors ROLE TRANSPORT`.
-
-Each reads orders, one JSON object a line, from standard input and reports what happened, one JSON object a
-line, on standard output. It ends when its standard input does, so none outlives the demo, however that ended.
-"""
+"""The processes of the demo: `python -m mp2p.cli.demo.actors ROLE TRANSPORT`."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import anyio
 
 import mp2p_core
 import mp2p_rpc
+from mp2p.cli.acting import Orders, play, report
 from mp2p.cli.courier import Courier
 from mp2p.cli.demo.crowd import follow, publish
 from mp2p.cli.demo.greenhouse import Greenhouse
-from mp2p.cli.demo.reports import REPLY, Orders, milliseconds, report
 from mp2p.cli.demo.watcher import watch
-from mp2p.cli.errors import EXPLAINABLE, ExitCode, explain
-from mp2p.cli.lines import StandardInput
+from mp2p.cli.demo.words import REPLY, milliseconds
 from mp2p_core.plugins import load_transports
 
 __all__ = ["main"]
@@ -108,32 +102,9 @@ async def _deliver(courier: Courier, text: str) -> None:
 _ROLES: Final = {"called": called, "caller": caller, "watcher": watch, "crowd": follow}
 
 
-async def _play(role: Callable[[Orders, str], Awaitable[None]], transport: str) -> None:
-    give, orders = anyio.create_memory_object_stream[dict[str, Any]](8)
-    with StandardInput() as standard_input, give, orders:
-        async with anyio.create_task_group() as group:
-
-            async def read() -> None:
-                while (line := await standard_input.line()) is not None:
-                    await give.send(json.loads(line))
-                group.cancel_scope.cancel()
-
-            group.start_soon(read)
-            await role(orders, transport)
-            await anyio.sleep_forever()
-
-
 def main(words: Sequence[str]) -> int:
     """Play the role that `words` names, and return the exit code."""
-    try:
-        anyio.run(_play, _ROLES[words[0]], words[1])
-    except EXPLAINABLE as error:
-        failure = explain(error)
-        if failure is None:
-            raise
-        report("failed", kind=failure.kind, message=failure.message, exit_code=int(failure.exit_code))
-        return failure.exit_code
-    return ExitCode.DONE
+    return play(_ROLES, words)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import anyio
 
 import mp2p_core
 import mp2p_rpc
-from mp2p.cli.demo.reports import Orders, report
+from mp2p.cli.acting import Orders, report
 from mp2p_core.transport import Transport
 
 __all__ = ["FORECAST", "Weather", "follow", "publish"]

@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from mp2p.cli.demo.crowd import FORECAST
-from mp2p.cli.demo.process import Actor, start
-from mp2p.cli.demo.reports import REPLY
+from mp2p.cli.demo.words import REPLY
 from mp2p.cli.errors import ClaimFailed, ExitCode
 from mp2p.cli.output import Line, Printer
+from mp2p.cli.process import Actor, start
 
-__all__ = ["tell"]
+__all__ = ["ACTORS", "tell"]
+
+ACTORS: tuple[str, ...] = ("-m", "mp2p.cli.demo.actors")
+"""What the interpreter runs for each node of the demo."""
 
 _MESSAGE: Final = "the greenhouse is at 21.5 degrees"
 _TARGET: Final = 21.5
@@ -78,7 +81,7 @@ class _Scene:
         async with AsyncExitStack() as stack:
             # Started together: most of the time goes into importing.
             alice, bob, eve, crowd = [
-                await stack.enter_async_context(start(name, role, self._transport))
+                await stack.enter_async_context(start(name, *ACTORS, role, self._transport))
                 for name, role in (
                     ("alice", "called"), ("bob", "caller"), ("the eavesdropper", "watcher"), ("the crowd", "crowd"),
                 )

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 import mp2p_core
-from mp2p.cli.demo.reports import Orders, report
+from mp2p.cli.acting import Orders, report
 from mp2p_core.plugins import load_transports
 from mp2p_core.proto.constants import TYPE_COOKIE, TYPE_DATA, TYPE_GROUP, TYPE_INIT, TYPE_RESP
 from mp2p_core.transport import Channel, Listen, Path, Reach, Train, Transport

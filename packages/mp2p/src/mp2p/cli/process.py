@@ -1,4 +1,4 @@
-"""One process of the demo, as the demo sees it."""
+"""A process that a command runs beside it: takes orders and reports, one JSON object a line, and ends with it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from mp2p.cli.errors import ClaimFailed
 
-__all__ = ["ACTORS", "Actor", "start"]
-
-ACTORS: tuple[str, ...] = ("-P", "-m", "mp2p.cli.demo.actors")
-"""What the interpreter runs; without the current folder, which may hold anything, in its search path."""
+__all__ = ["Actor", "start"]
 
 _PATIENCE: Final = 15.0  # s for any one report; a loaded single-board computer takes 2 s to import
 _GRACE: Final = 2.0  # s for a process to say its goodbyes
@@ -75,13 +72,14 @@ class Actor:
 
 
 @asynccontextmanager
-async def start(name: str, role: str, transport: str) -> AsyncIterator[Actor]:
-    """Run an actor for the length of the block; leaving it ends the process, whatever happens.
+async def start(name: str, *words: str) -> AsyncIterator[Actor]:
+    """Run an interpreter with `words` for the length of the block; leaving it ends the process, whatever happens.
 
     Its standard input is closed first, which lets it say CLOSE to its peers. It has a session of its own
-    (where the system knows such) so that Ctrl-C reaches the demo, which then ends its processes in order.
+    (where the system knows such) so that Ctrl-C reaches the command, which then ends its processes in order.
     """
-    command = [sys.executable, *ACTORS, role, transport]
+    # -P: the current folder may hold anything, and is not where modules are looked for.
+    command = [sys.executable, "-P", *words]
     # A file takes what the process says to standard error, however much that is.
     with tempfile.TemporaryFile() as errors:
         process = await anyio.open_process(
