@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 import pytest
 
+from mp2p.bench import NotServed
 from mp2p.cli.errors import EXPLAINABLE, ClaimFailed, ExitCode, NotTaken, explain, reader_gone
 from mp2p.transfer import FileError, Reason, TransferBroken, TransferRefused
 from mp2p_core import errors
+from mp2p_rpc import errors as calls
 
 CASES = [
     (errors.AddressError("x"), 2),
@@ -28,6 +30,21 @@ CASES = [
     (errors.AuthRejected("busy"), 4),
     (errors.Closed(8, "not allowed"), 4),
     (TransferRefused("x", Reason.NO_SPACE), 4),
+    (calls.InterfaceError("x"), 2),
+    (calls.ArgumentError("Door.open", "x"), 2),
+    (calls.OutcomeUnknown("sent", "x"), 3),
+    (calls.Deadline("x"), 3),
+    (calls.ArgumentsRefused("x"), 4),
+    (calls.BadAnswer("x"), 4),
+    (calls.BadResult("x"), 4),
+    (calls.Busy("x"), 4),
+    (calls.DeclaredError("x"), 4),
+    (calls.InternalError("x"), 4),
+    (calls.NotAllowed("Door.open"), 4),
+    (calls.RequestRefused("too-large", "x"), 4),
+    (calls.RpcError("too-hot", "x"), 4),
+    (calls.UnknownMethod("x"), 4),
+    (NotServed("x"), 4),
     (errors.NoMulticast(None, "x"), 5),
     (errors.PortTaken(1024), 5),
     (errors.KeyFileError("x"), 6),
@@ -51,7 +68,8 @@ def test_L6_exit_codes(error: BaseException, code: int) -> None:
 def test_L6_no_error_of_the_tree_is_without_a_code() -> None:
     covered = {type(error) for error, _ in CASES}
     abstract = {errors.Mp2pError, errors.LocalNetworkError, errors.RemoteError, errors.BadPacket}
-    tree = {getattr(errors, name) for name in errors.__all__}
+    abstract |= {calls.CallError, calls.BadMessage}
+    tree = {getattr(module, name) for module in (errors, calls) for name in module.__all__}
     assert tree - covered == abstract
 
 
@@ -65,6 +83,9 @@ def test_details_for_programs() -> None:
     closed = explain(errors.Closed(2, "bad frame"))
     assert closed is not None
     assert closed.details == {"code": 2}
+    answer = explain(calls.RpcError("too-hot", "x"))
+    assert answer is not None
+    assert answer.details == {"code": "too-hot"}
 
 
 def test_a_group_of_explained_errors_is_explained_by_the_first() -> None:

@@ -9,6 +9,7 @@ The codes are part of the command's contract (`mp2p --help` lists them):
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -120,10 +121,20 @@ def _explain_one(error: BaseException) -> Failure | None:
         return Failure("Timeout", message, ExitCode.UNREACHABLE)
     if isinstance(error, Closed) and error.code == CLOSE_NOT_ALLOWED:
         return Failure(kind, str(error), ExitCode.REFUSED, _details(error))
+    if (code := _code_of_call(error)) is not None:
+        return Failure(kind, str(error), code, {"code": error.code} if hasattr(error, "code") else {})
     for family, code in _CODES:
         if isinstance(error, family):
             return Failure(kind, str(error), code, _details(error))
     return None
+
+
+def _code_of_call(error: BaseException) -> ExitCode | None:
+    """Return the exit code of an error of mp2p_rpc. Whoever raises one has loaded it; not every command needs it."""
+    calls = sys.modules.get("mp2p_rpc.errors")
+    if calls is None or not isinstance(error, calls.CallError):
+        return None
+    return ExitCode.UNREACHABLE if isinstance(error, calls.OutcomeUnknown) else ExitCode.REFUSED
 
 
 def _usage_message(error: click.ClickException) -> str:
