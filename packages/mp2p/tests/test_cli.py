@@ -23,7 +23,7 @@ KEY = str(mp2p.Identity.from_seed(bytes(32)).public)
 CLASSIC = ["classic send", "classic serve"]
 CONTACTS = ["contacts add", "contacts list", "contacts remove"]
 NAMES = [
-    "call", "demo", "describe", "discover", "doctor", "id", "listen", "ping", "pub", "receive-file", "send",
+    "bench", "call", "demo", "describe", "discover", "doctor", "id", "listen", "ping", "pub", "receive-file", "send",
     "send-file", "serve", "sub", "top",
 ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_no_command_is_a_usage_error_with_help(runner: CliRunner) -> None:
 def test_L1_no_option_takes_a_secret() -> None:
     """A command line can be read by every user of the machine: secrets come from files."""
     known_arguments = {
-        *((name, "contact") for name in ("call", "describe", "ping", "send", "send-file", "sub")),
+        *((name, "contact") for name in ("bench", "call", "describe", "ping", "send", "send-file", "sub")),
         *(("pub", name) for name in ("topic", "values")),
         ("sub", "pattern"),
         *(("call", name) for name in ("method", "words")),

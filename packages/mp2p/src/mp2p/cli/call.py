@@ -41,7 +41,8 @@ def call(options: NodeOptions, contact: str, method: str, words: Sequence[str]) 
 
 async def _call(options: NodeOptions, contact: mp2p.Contact, name: str, words: Sequence[str]) -> int:
     async with options.connect(contact) as peer:
-        service, method = await _find(peer, name)
+        with options.patience():
+            service, method = await _find(peer, name)
         with StandardInput() as lines:
             arguments = read_arguments([word for word in words if word != "-"], method.arguments)
             if "-" in words:

@@ -22,7 +22,7 @@ Exit codes:
   1    a fault in mp2p itself, or a demo whose claim did not hold
   2    usage: an option, a contact or an address that cannot be right
   3    unreachable: the peer was not reached, or the session ended
-  4    refused: the peer answered, and said no
+  4    refused: the peer answered, and said no, or that the call failed
   5    local network: no eligible interface, no multicast, port taken
   6    key file: missing, unsafe, damaged or of another profile
   7    file: cannot be read or written, or has changed while it was sent
@@ -50,6 +50,7 @@ _COMMANDS: Final = {
     "receive-file": "receive_file:receive_file",
     "send-file": "send_file:send_file",
     "ping": "ping:ping",
+    "bench": "bench:bench",
     "discover": "discover:discover",
     "doctor": "doctor:doctor",
     "top": "top:top",

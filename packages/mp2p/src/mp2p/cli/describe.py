@@ -31,7 +31,9 @@ def describe(options: NodeOptions, contact: str) -> int:
 
 async def _describe(options: NodeOptions, contact: mp2p.Contact) -> int:
     async with options.connect(contact) as peer:
-        for service in await peer.describe():
+        with options.patience():
+            services = await peer.describe()
+        for service in services:
             lines: list[Line] = [[(service.name or "functions", "bold cyan"), f"  version {service.version}"]]
             lines += [["  ", line] for line in service.doc.splitlines()]
             for each in service.methods:

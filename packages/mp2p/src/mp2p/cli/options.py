@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import click
 
 import mp2p
@@ -87,6 +88,18 @@ class NodeOptions:
                 )
             async with node.connect(contact, timeout=self.timeout) as peer:
                 yield peer
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Bound what every peer that serves answers at once: one that serves nothing leaves calls waiting."""
+        try:
+            with anyio.fail_after(self.timeout):
+                yield
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"the peer is connected but has answered no call within {self.timeout:g} s: see that it serves "
+                "something (`mp2p serve` there), or allow more with --timeout"
+            ) from error
 
 
 def warn_of_unused(
