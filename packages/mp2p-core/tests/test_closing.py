@@ -210,6 +210,17 @@ async def test_it_waits_for_seconds_and_no_longer(cause: str, caplog: pytest.Log
 
 
 @jumping
+async def test_it_waits_no_longer_than_until_everything_has_arrived() -> None:
+    async with jumping_pair() as (here, there, _):
+        async with await here.open_stream() as stream:
+            await stream.send(b"hello")
+        began = trio.current_time()
+        await here.aclose()
+        assert await (await there.accept_stream()).receive() == b"hello"
+        assert trio.current_time() - began < LINGER_SILENCE / 2
+
+
+@jumping
 async def test_it_waits_as_long_as_something_arrives(caplog: pytest.LogCaptureFixture) -> None:
     async with jumping_pair() as (here, there, _):
         await _fill(here)

@@ -52,6 +52,25 @@ async def test_what_is_sent_in_one_turn_of_the_event_loop_is_one_packet() -> Non
             ours.send_nowait(b"x")
 
 
+async def test_who_waits_for_all_of_an_opened_stream_is_woken_when_it_comes() -> None:
+    async with pair() as (here, there):
+        (await here.open_stream()).send_nowait(b"lower", last=True)
+        ours = await here.open_stream()
+        async with anyio.create_task_group() as tasks:
+            got: set[bytes | None] = set()
+
+            async def read(stream: Stream) -> None:
+                got.add(await stream.receive_whole())
+
+            assert (await here.open_stream()).send_nowait(b"higher", last=True)
+            for _ in range(3):
+                tasks.start_soon(read, await there.accept_stream())
+            await anyio.wait_all_tasks_blocked()
+            assert got == {b"lower", b"higher"}
+            ours.send_nowait(b"between", last=True)
+        assert got == {b"lower", b"between", b"higher"}
+
+
 async def test_what_was_sent_before_closing_at_once_goes_out_before() -> None:
     async with pair() as (here, there):
         await here.send_datagram(b"last words")

@@ -54,7 +54,10 @@ class Link:
                 return
             if event.connection is self.out and event.event.kind is StreamEventKind.WRITABLE:
                 transfer.write()
-            elif event.connection is self.into and event.event.kind is StreamEventKind.READABLE:
+            elif event.connection is self.into and event.event.kind in (
+                StreamEventKind.OPENED,
+                StreamEventKind.READABLE,
+            ):
                 transfer.take()
 
     def flush(self, node: SimNode, connection: Connection) -> None:

@@ -295,6 +295,8 @@ class Peer:
 
     async def _linger(self) -> None:
         connection = self._connection
+        for session in connection.sessions:
+            session.packer.streams.table.tells_finished = True
         await self._writer.finish()
         best, since = self._unfinished(), anyio.current_time()
         with anyio.move_on_after(LINGER):

@@ -27,7 +27,7 @@ class StreamEventKind(Enum):
     """What happened. READABLE and WRITABLE come once, until a call has found nothing to read or no room."""
 
     OPENED = auto()
-    """The peer opened the stream."""
+    """The peer opened the stream, and may have sent something: READABLE comes only after `read` returned None."""
     READABLE = auto()
     """`read` returned None before, or was never called, and now has data, the end or a reset."""
     WRITABLE = auto()
@@ -35,7 +35,7 @@ class StreamEventKind(Enum):
     STOPPED = auto()
     """The peer reads no more: `write` raises StreamClosed, and the rest of what was written is dropped."""
     FINISHED = auto()
-    """The peer has acknowledged everything up to the end of our direction."""
+    """The peer has acknowledged everything up to the end of our direction. Only where `tells_finished`."""
     STREAMS_AVAILABLE = auto()
     """`open` returned None before, and now does not. The stream is 0 and means nothing."""
 
@@ -71,11 +71,13 @@ class StreamTable:
 
     __slots__ = (
         "_accepted", "_cancelled_at", "_gone", "_open_limit", "_open_wanted", "_opened", "_parity", "_parting",
-        "_retired", "accept_limit", "events", "live", "receiving", "sending",
+        "_retired", "accept_limit", "events", "live", "receiving", "sending", "tells_finished",
     )  # fmt: skip
 
     def __init__(self, *, initiator: bool) -> None:
         self.events: deque[StreamEvent] = deque()
+        self.tells_finished = False
+        """Whether somebody waits for FINISHED: most streams finish unwatched."""
         self.sending = SendBudget()
         self.receiving = ReceiveBudget()
         # Attack: a peer that opens streams for ever. `accept_limit` holds it to MAX_OPEN_STREAMS at a time, and as many
@@ -153,7 +155,7 @@ class StreamTable:
         while self._accepted <= index:
             opened = 2 * self._accepted + 1 - self._parity
             self._accepted += 1
-            self._add(opened)
+            self._add(opened).receive.readable_told = True
             self.events.append(StreamEvent(StreamEventKind.OPENED, opened))
         return self.live[number]
 
@@ -203,7 +205,7 @@ class StreamTable:
             if send.reset_code is not None:
                 send.reset_acked = True
             elif send.final is not None and send.acked(send.base, send.final, last=True):
-                self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+                self.tell_finished(number)
             self.forget_if_done(number, live)
 
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
@@ -265,7 +267,12 @@ class StreamTable:
             "cancelled": len(self._cancelled_at),
         }
 
-    def _add(self, number: int) -> None:
-        self.live[number] = LiveStream(
-            SendStream(number, self.sending), ReceiveStream(number, self.receiving)
-        )
+    def tell_finished(self, number: int) -> None:
+        """Tell that the peer has all of our direction, if anybody wants to know."""
+        if self.tells_finished:
+            self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+
+    def _add(self, number: int) -> LiveStream:
+        send, receive = SendStream(number, self.sending), ReceiveStream(number, self.receiving)
+        live = self.live[number] = LiveStream(send, receive)
+        return live

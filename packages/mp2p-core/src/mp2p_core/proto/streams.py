@@ -40,7 +40,6 @@ __all__ = ["Streams"]
 _MAX_U16: Final = 0xFFFF
 _DATA: Final = (STREAM, STREAM_LAST)
 _READABLE: Final = StreamEventKind.READABLE
-_FINISHED: Final = StreamEventKind.FINISHED
 _OF_A_STREAM: Final = (RESET, STOP, MAX_STREAM)
 
 
@@ -195,9 +194,13 @@ class Streams:
         return whole
 
     def readable(self, stream: int) -> bool:
-        """Tell whether there is something to `take`, be it the end or a reset."""
+        """Tell whether there is something to `take`, be it the end or a reset; if not, READABLE says when."""
         live = self.table.live.get(stream)
-        return live is not None and live.receive.readable
+        if live is None:
+            return False
+        receive = live.receive
+        receive.readable_told = receive.readable
+        return receive.readable_told
 
     def stop(self, stream: int, code: int) -> None:
         """Read no more and drop what comes; `code` (16 bits) is for the peer's application."""
@@ -345,7 +348,7 @@ class Streams:
                 if send.unsent and not send.in_ready:
                     self._queue(send)
                 if finished:
-                    self.events.append(StreamEvent(_FINISHED, number))
+                    self.table.tell_finished(number)
                     self._forget_if_done(number, live)
             elif kind == RESET:
                 send.reset_acked = True

@@ -219,7 +219,7 @@ class Traffic:
             self._flow(end, number, writer=False)
             if number >> 1 and number not in end.flows:  # the first stream of each side is for messages
                 self._begin_flow(end, number)
-        elif kind is StreamEventKind.READABLE:
+        if kind in (StreamEventKind.OPENED, StreamEventKind.READABLE):
             if self.ending or self.draw.random() < 0.7:
                 self._read(end, number)
             else:
