@@ -7,11 +7,12 @@ import os
 import socket
 from ipaddress import ip_interface
 
-import psutil
 import pytest
 
 from mp2p_udp import Choice, Features, Interface, choose, detect, errnos, inventory, list_interfaces
 from mp2p_udp.options import set_quietly
+
+psutil = pytest.importorskip("psutil", reason="what other systems are asked with, and Linux compared with")
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 USABLE = frozenset({"up", "running", "multicast", "broadcast"})
@@ -95,6 +96,9 @@ def test_the_system_agrees_with_psutil_and_the_kernel() -> None:
         if stats.flags:  # not on Windows
             assert found[name].flags & words == set(stats.flags.split(",")) & words
         assert found[name].mtu == stats.mtu
+    for name, entries in psutil.net_if_addrs().items():
+        there = {entry.address.partition("%")[0] for entry in entries if entry.family in (V4, V6)}
+        assert {str(address.ip) for address in found[name].addresses} == there
     loopbacks = [each for each in found.values() if "loopback" in each.flags]
     assert any(str(address) == "127.0.0.1/8" for each in loopbacks for address in each.addresses)
 
@@ -118,7 +122,7 @@ def test_aliases_masks_and_systems_without_flags(monkeypatch: pytest.MonkeyPatch
     }
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
     monkeypatch.setattr(psutil, "net_if_stats", lambda: stats)
-    monkeypatch.setattr(inventory, "_list_links", inventory._ask_psutil)
+    monkeypatch.setattr(inventory, "_ask_linux", inventory._ask_psutil)
     (only,) = list_interfaces()
     assert [str(each) for each in only.addresses] == [
         "192.0.2.1/24",

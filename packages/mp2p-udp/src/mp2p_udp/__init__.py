@@ -2,7 +2,8 @@
 
 Layers, lowest first; a module imports only from those before it:
 
-    options, errnos, inventory
+    options, errnos, netlink
+    inventory
     family
     membership
     trains, reader

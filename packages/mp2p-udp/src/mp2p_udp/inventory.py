@@ -8,30 +8,19 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from struct import Struct
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-import psutil
+from mp2p_udp import netlink
 
 __all__ = ["Choice", "Interface", "Skipped", "choose", "list_interfaces"]
 
-if sys.platform == "linux":
-    import fcntl
-
-# Linux, include/uapi/linux/if.h and sockios.h. struct ifreq is a name, and then what is asked or told.
-_SIOCGIFFLAGS: Final = 0x8913
-_SIOCGIFMTU: Final = 0x8921
-_IFNAMSIZ: Final = 16
-_IFREQ: Final = Struct("=16s24s")
-_FLAGS: Final = Struct("=H")
-_MTU: Final = Struct("=i")
+# Linux, include/uapi/linux/if.h.
 _FLAG_WORDS: Final = {0x1: "up", 0x8: "loopback", 0x10: "pointopoint", 0x40: "running", 0x1000: "multicast"}
-
-_Link: TypeAlias = tuple[str, int, frozenset[str], int]  # name, index, flags, MTU
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 
 
@@ -70,54 +59,43 @@ class Choice(NamedTuple):
 
 def list_interfaces() -> tuple[Interface, ...]:
     """Ask the system for its interfaces, in the order of their index."""
+    found = _ask_linux() if sys.platform == "linux" else _ask_psutil()
+    return tuple(sorted(found, key=lambda interface: interface.index))
+
+
+def _ask_linux() -> list[Interface]:
+    links, addresses = netlink.ask()
+    own = defaultdict(list)
+    for index, packed, prefix_length in addresses:
+        own[index].append(_address(packed, prefix_length))
+    return [
+        Interface(name, index, _words(flags), tuple(own[index]), mtu) for index, name, flags, mtu in links
+    ]
+
+
+def _ask_psutil() -> list[Interface]:
+    # Loaded where nothing else tells: it takes longer than the rest of opening a node.
+    import psutil  # noqa: PLC0415 (see above)
+
     addresses = psutil.net_if_addrs()
-    found: dict[int, Interface] = {}
-    for name, index, flags, mtu in _list_links():
-        # An alias ("eth0:1") is one more address of its interface, not an interface.
-        own = tuple(
-            _address(entry.address, entry.netmask)
-            for label, entries in addresses.items()
-            if label == name or label.startswith(f"{name}:")
-            for entry in entries
-            if entry.family in _FAMILIES
-        )
-        found[index] = Interface(name, index, flags, own, mtu)
-    return tuple(found[index] for index in sorted(found))
-
-
-def _list_links() -> list[_Link]:
-    return _ask_linux() if sys.platform == "linux" else _ask_psutil()
-
-
-def _ask_psutil() -> list[_Link]:
-    links: list[_Link] = []
+    found: list[Interface] = []
     for name, stats in psutil.net_if_stats().items():
         try:
             index = socket.if_nametoindex(name)
         except OSError:
             continue  # it went away between the two questions
+        # An alias ("eth0:1") is one more address of its interface, not an interface.
+        own = tuple(
+            _address(entry.address.partition("%")[0], _prefix_length(entry.netmask))
+            for label, entries in addresses.items()
+            if label == name or label.startswith(f"{name}:")
+            for entry in entries
+            if entry.family in _FAMILIES
+        )
         # Windows reports no flags: what is up there can do multicast as far as can be told.
         flags = stats.flags or ("up,running,multicast" if stats.isup else "")
-        links.append((name, index, frozenset(flags.split(",")), stats.mtu))
-    return links
-
-
-def _ask_linux() -> list[_Link]:
-    """Tell the same as psutil, which also reads all traffic counters: a tenth of opening a node."""
-    links: list[_Link] = []
-    if sys.platform == "linux":
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
-            for index, name in socket.if_nameindex():
-                request = _IFREQ.pack(name.encode(), b"")
-                try:
-                    flags = fcntl.ioctl(asking, _SIOCGIFFLAGS, request)
-                    mtu = fcntl.ioctl(asking, _SIOCGIFMTU, request)
-                except OSError:
-                    continue  # it went away between the questions
-                (bits,) = _FLAGS.unpack_from(flags, _IFNAMSIZ)
-                words = frozenset(word for bit, word in _FLAG_WORDS.items() if bits & bit)
-                links.append((name, index, words, *_MTU.unpack_from(mtu, _IFNAMSIZ)))
-    return links
+        found.append(Interface(name, index, frozenset(flags.split(",")), own, stats.mtu))
+    return found
 
 
 def choose(
@@ -182,12 +160,18 @@ def _unusable(interface: Interface, number: int) -> str | None:
 
 # A node asks once for each of its channels, and reading an address takes as long as asking for it.
 @lru_cache(maxsize=256)
-def _address(host: str, netmask: str | None) -> IPv4Interface | IPv6Interface:
-    host = host.partition("%")[0]
-    return ip_interface(f"{host}/{_prefix_length(netmask)}" if netmask else host)
+def _address(host: str | bytes, prefix_length: int | None) -> IPv4Interface | IPv6Interface:
+    return ip_interface(host if prefix_length is None else (host, prefix_length))
 
 
-def _prefix_length(netmask: str) -> int:
+@lru_cache(maxsize=64)
+def _words(flags: int) -> frozenset[str]:
+    return frozenset(word for bit, word in _FLAG_WORDS.items() if flags & bit)
+
+
+def _prefix_length(netmask: str | None) -> int | None:
+    if netmask is None:
+        return None
     if ":" in netmask:
         return int.from_bytes(socket.inet_pton(socket.AF_INET6, netmask)).bit_count()
     return int.from_bytes(socket.inet_aton(netmask)).bit_count()
