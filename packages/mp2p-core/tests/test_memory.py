@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from mp2p_core import Peer, Stream
-from mp2p_core.messages import LARGEST_FRAME
+from mp2p_core.messages import MAX_MESSAGE_SIZE
 from mp2p_core.proto import constants as c
 from mp2p_core.testing.pair import pair
 
@@ -102,6 +102,6 @@ async def test_F7_messages_that_nobody_receives_are_bounded_too() -> None:
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
         # One message waits in the stream, one in the call.
-        assert grown <= 3 * LARGEST_FRAME + 2 * c.STREAM_WINDOW + SLACK
+        assert grown <= 2 * MAX_MESSAGE_SIZE + 2 * c.STREAM_WINDOW + SLACK
         tasks.cancel_scope.cancel()
         here.close_now()

@@ -67,6 +67,21 @@ def test_spans_are_what_a_set_of_offsets_says(steps: list[tuple[bool, int, int]]
 # --- keeping ----------------------------------------------------------------------------------------------
 
 
+def test_a_head_and_its_data_go_in_together_or_not_at_all_and_without_a_copy() -> None:
+    send, budget = _stream()
+    data = bytes(c.UNSENT_STREAM)
+    size = 4 + len(data)
+    assert send.write(data, whole=True, head=b"head") == size  # too much, but nothing else waits
+    assert send.write(data, whole=True, head=b"next") == 0
+    assert (send.unsent, budget.unsent, send.blocked) == (size, size, True)
+    send.limit = BIG
+    _, out = _new(send, size + STREAM_OVERHEAD)
+    assert b"".join(out[1:]) == b"head" + data
+    assert [view.obj for view in out if isinstance(view, memoryview)] == [data]
+    assert send.write(b"short", whole=True, head=b"next") == 9
+    assert b"".join(_new(send, 100)[1][1:]) == b"nextshort"
+
+
 def test_large_data_goes_out_as_views_of_what_the_application_gave() -> None:
     send, _ = _stream()
     data = bytes(range(256)) * 256

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from mp2p_core.stream import Stream
     from mp2p_core.waiting import Signal
 
-__all__ = ["LARGEST_FRAME", "MAX_MESSAGE_SIZE", "MessageReader", "MessageWriter"]
+__all__ = ["MAX_MESSAGE_SIZE", "MessageReader", "MessageWriter"]
 
 MAX_MESSAGE_SIZE: Final = 1 << 20
 _LENGTH: Final = 4
-LARGEST_FRAME: Final = _LENGTH + MAX_MESSAGE_SIZE
-"""Bytes of a message and its length."""
 _READ: Final = 65536
 
 
@@ -50,7 +48,7 @@ class MessageWriter:
         size = memoryview(data).nbytes
         if size > MAX_MESSAGE_SIZE:
             raise MessageTooLarge(size, MAX_MESSAGE_SIZE)
-        frame = size.to_bytes(_LENGTH, "big") + bytes(data)
+        length = size.to_bytes(_LENGTH, "big")
         async with self._lock:
             if self._broken is not None:
                 broken, self._broken = self._broken, None
@@ -58,7 +56,7 @@ class MessageWriter:
             if self._stream is None or not self._stream.alive:
                 self._stream = self._begin()
             try:
-                await self._stream.send(frame)
+                await self._stream.send_whole(length, bytes(data))
             except Closed:
                 self._broken = None  # this tells it
                 raise

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from mp2p_core.messages import LARGEST_FRAME, MessageReader, MessageWriter
+from mp2p_core.messages import MessageReader, MessageWriter
 from mp2p_core.proto.constants import (
     CLOSE_BAD_FRAME,
     CLOSE_DONE,
     CLOSE_RESTARTED,
     MAX_QUEUED_MESSAGES,
-    UNSENT_FLOOR,
 )
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.status import PeerStatus, peer_status
@@ -260,9 +259,9 @@ class Peer:
 
     def _begin_messages(self) -> Stream:
         session = self._connection.session
-        return self._remember(session, 0 if session.initiator else 1, whole=LARGEST_FRAME)
+        return self._remember(session, 0 if session.initiator else 1)
 
-    def _remember(self, session: Session, number: int, whole: int = UNSENT_FLOOR) -> Stream:
+    def _remember(self, session: Session, number: int) -> Stream:
         streams = self._streams
         if len(streams) >= self._look_at:
             for key, ended in [(key, stream) for key, stream in streams.items() if not stream.alive]:
@@ -273,7 +272,6 @@ class Peer:
             *(number, self._connection, session),
             flush=self._flush,
             make_signal=self._make_signal,
-            whole=whole,
         )
         return stream
 

@@ -68,7 +68,6 @@ class Stream(ByteStream):
         *,
         flush: Callable[[Connection], None],
         make_signal: Callable[[], Signal],
-        whole: int = UNSENT_FLOOR,
     ) -> None:
         self.number = number
         """The stream's number: even when the side that connected opened it."""
@@ -77,7 +76,6 @@ class Stream(ByteStream):
         self._streams = session.packer.streams
         self._flush = flush
         self._make_signal = make_signal
-        self._whole = whole
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -98,7 +96,7 @@ class Stream(ByteStream):
             await self._take_turn()
             view = memoryview(item)
             size = view.nbytes
-            if size <= self._whole:
+            if size <= UNSENT_FLOOR:
                 self._check_sending()
                 while size and not self._write(item, whole=True):
                     await self._until_writable()
@@ -110,6 +108,21 @@ class Stream(ByteStream):
                 while not (taken := self._write(view[start : start + _CHUNK])):
                     await self._until_writable()
                 start += taken
+        finally:
+            self._sending = False
+
+    async def send_whole(self, head: bytes, data: bytes) -> None:
+        """Send a few bytes and any number after them, without a copy: all of it or, when cancelled, nothing.
+
+        Raises as `send` does.
+        """
+        if self._sending:
+            raise anyio.BusyResourceError("sending to")
+        self._sending = True
+        try:
+            await self._take_turn()
+            while not self._write(data, whole=True, head=head):
+                await self._until_writable()
         finally:
             self._sending = False
 
@@ -132,10 +145,10 @@ class Stream(ByteStream):
             self._flush(self._connection)
         return self._finished
 
-    def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False) -> int:
+    def _write(self, data: bytes | bytearray | memoryview, *, whole: bool = False, head: bytes = b"") -> int:
         self._check_sending()
         try:
-            taken = self._streams.write(self.number, data, whole=whole)
+            taken = self._streams.write(self.number, data, whole=whole, head=head)
         except StreamClosed as error:
             self._stopped = error.code
             raise

@@ -144,13 +144,14 @@ class SendStream:
         if self.reset_code is not None or self.final is not None:
             raise UsageError(f"stream {self.number} has been ended: nothing more can be written to it")
 
-    def write(self, data: Buffer, *, whole: bool = False) -> int:
+    def write(self, data: Buffer, *, whole: bool = False, head: bytes = b"") -> int:
         """Take what there is room for; returns how many bytes. A `memoryview` must not change afterwards.
 
-        With `whole`, all of it or nothing: all when there is room for it, or when nothing else waits.
+        With `whole`, all of it or nothing: all when there is room for it, or when nothing else waits. Then `head`
+        may go before the data, which need not be copied for that.
         """
         self.check_open()
-        size = len(data)
+        size = len(head) + len(data)
         taken = min(size, self._shared.allowance(self.unsent) - self.unsent)
         if taken < size:
             if whole:
@@ -159,15 +160,17 @@ class SendStream:
             data = memoryview(data)[: max(taken, 0)]
         if taken <= 0:
             return 0
-        chunks = self._chunks
-        if chunks and len(chunks[-1]) + taken <= c.JOIN_SIZE:
-            chunks[-1] = b"".join((chunks[-1], data))
-        else:
-            # Slices of a view share the application's buffer; small ones are copied, to be joined cheaply.
-            chunks.append(memoryview(data) if taken > c.JOIN_SIZE else bytes(data))
-            self._starts.append(self.written)
-        self.written += taken
         self._shared.unsent += taken
+        chunks = self._chunks
+        for piece in (head, data) if head else (data,):
+            length = len(piece)
+            if chunks and len(chunks[-1]) + length <= c.JOIN_SIZE:
+                chunks[-1] = b"".join((chunks[-1], piece))
+            else:
+                # Slices of a view share the application's buffer; small ones are copied, to be joined cheaply.
+                chunks.append(memoryview(piece) if length > c.JOIN_SIZE else bytes(piece))
+                self._starts.append(self.written)
+            self.written += length
         return taken
 
     def write_last(self, data: bytes) -> bool:

@@ -83,12 +83,12 @@ class Streams:
         """
         return self.table.open()
 
-    def write(self, stream: int, data: Buffer | bytearray, *, whole: bool = False) -> int:
+    def write(self, stream: int, data: Buffer | bytearray, *, whole: bool = False, head: bytes = b"") -> int:
         """Queue bytes, in order and reliably; returns how many were taken, maybe none: then wait for WRITABLE.
 
         Taken are up to 1 MiB ahead of sending (64 KiB when the connection's streams have 16 MiB waiting
-        together). With `whole`, all of `data` or nothing: all as soon as it fits, or nothing else waits in
-        this stream. `data` is kept as it is until the peer has acknowledged it; what could change is copied.
+        together). With `whole`, all of `data` or nothing, after `head`: all as soon as it fits, or nothing else
+        waits in this stream. `data` is kept as it is until the peer has acknowledged it; what could change is copied.
         Raises StreamClosed when the peer stopped reading, UsageError after `finish` or `reset`.
         """
         if type(data) is not bytes:
@@ -97,7 +97,7 @@ class Streams:
         live = self.table.get(stream)
         send = live.send
         try:
-            taken = send.write(data, whole=whole)
+            taken = send.write(data, whole=whole, head=head)
         except StreamClosed:
             self._forget_if_done(stream, live)
             raise
