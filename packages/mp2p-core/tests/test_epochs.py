@@ -36,7 +36,7 @@ def test_whichever_of_the_offered_keys_the_peer_confirms_are_used(confirmed: int
     assert epochs.ids == [b"%8d" % 0, offered[confirmed].local_id]
     epochs.handle_timeout(100.1 + c.EPOCH_OVERLAP)
     assert epochs.ids == [offered[confirmed].local_id]
-    assert epochs.timeout() == math.inf
+    assert epochs.next_at == math.inf
 
 
 def test_of_more_the_oldest_go() -> None:
@@ -61,7 +61,7 @@ def test_of_those_that_were_replaced_the_oldest_go() -> None:
 def test_what_nobody_confirms_is_forgotten_after_ten_seconds() -> None:
     epochs = Epochs(epoch(0, 0.0), 300.0)
     epochs.offer(epoch(1, 50.0))
-    assert epochs.timeout() == 50.0 + c.HALF_OPEN_LIFE
+    assert epochs.next_at == 50.0 + c.HALF_OPEN_LIFE
     epochs.handle_timeout(59.9)
     assert len(epochs.ids) == 2
     epochs.handle_timeout(60.0)

@@ -17,8 +17,8 @@ class Epochs:
     """The last keys, the present ones, and those that the peer has asked for and not confirmed: of these, a few."""
 
     __slots__ = (
-        "_by_id", "_due_at", "_first", "_rekey_after", "current", "promoted", "rekey_at", "rekeys", "retired",
-        "traffic",
+        "_by_id", "_due_at", "_first", "_rekey_after", "current", "next_at", "promoted", "rekey_at", "rekeys",
+        "retired", "traffic",
     )  # fmt: skip
 
     def __init__(self, first: Epoch, rekey_after: float) -> None:
@@ -29,6 +29,8 @@ class Epochs:
         """The one that seals."""
         self.rekey_at = self._due_at = first.began + rekey_after
         """When to ask for new keys."""
+        self.next_at = math.inf
+        """When `handle_timeout` is due."""
         self.promoted: Epoch | None = None
         """One of the peer's that it has just confirmed, for the endpoint to note."""
         self.retired: list[bytes] = []
@@ -60,6 +62,7 @@ class Epochs:
         if len(offered) >= c.OFFERED_EPOCHS:
             self._retire(offered[0])
         self._add(epoch)
+        self._plan()
 
     def _add(self, epoch: Epoch) -> None:
         epoch.traffic = self.traffic
@@ -71,7 +74,9 @@ class Epochs:
     def install(self, epoch: Epoch, now: float) -> bool:
         """Take over keys that this side asked for and the peer has answered for; True when they seal from now on."""
         self._add(epoch)
-        return self._take_over(epoch, now)
+        sealing = self._take_over(epoch, now)
+        self._plan()
+        return sealing
 
     def opened(self, epoch: Epoch, now: float) -> bool:
         """Note that a packet opened under an epoch: of keys that the peer asked for, the first is the confirmation.
@@ -82,6 +87,7 @@ class Epochs:
             return False
         self.promoted = epoch
         self._take_over(epoch, now)
+        self._plan()
         return True
 
     def _take_over(self, epoch: Epoch, now: float) -> bool:
@@ -118,14 +124,12 @@ class Epochs:
     def _ends(self, epoch: Epoch) -> float:
         return epoch.began + c.HALF_OPEN_LIFE if self._is_offered(epoch) else epoch.expires
 
-    def timeout(self) -> float:
-        """Return when `handle_timeout` is due."""
-        if len(self._by_id) == 1:
-            return math.inf
-        return min(map(self._ends, self._by_id.values()))
+    def _plan(self) -> None:
+        self.next_at = min(map(self._ends, self._by_id.values()))
 
     def handle_timeout(self, now: float) -> None:
         """Forget keys whose time has come."""
         for epoch in list(self._by_id.values()):
             if self._ends(epoch) <= now:
                 self._retire(epoch)
+        self._plan()

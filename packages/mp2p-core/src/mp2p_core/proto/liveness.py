@@ -10,7 +10,7 @@ __all__ = ["Liveness"]
 class Liveness:
     """The deadlines of one session that a silent peer runs into."""
 
-    __slots__ = ("_confirm_step", "_probed_at", "confirm_at", "heard_at", "idle_timeout")
+    __slots__ = ("_again", "_confirm_step", "_first", "_probed_at", "confirm_at", "heard_at", "idle_timeout")
 
     def __init__(self, idle_timeout: float, now: float) -> None:
         self.idle_timeout = idle_timeout
@@ -20,6 +20,8 @@ class Liveness:
         """When to confirm the keys again, to a responder that has not answered."""
         self._confirm_step = 0
         self._probed_at = now
+        self._first = first = min(c.KEEPALIVE, idle_timeout / 3)
+        self._again = (idle_timeout - first) / c.KEEPALIVE_REPEATS
 
     @property
     def ends_at(self) -> float:
@@ -34,9 +36,14 @@ class Liveness:
     @property
     def probe_at(self) -> float:
         """When to ask a silent peer for a sign of life; keeps idle sessions, and sees dead ones."""
-        first = min(c.KEEPALIVE, self.idle_timeout / 3)
-        again = (self.idle_timeout - first) / c.KEEPALIVE_REPEATS
-        return max(self.heard_at + first, self._probed_at + again)
+        first, again = self.heard_at + self._first, self._probed_at + self._again
+        return first if first > again else again
+
+    @property
+    def due(self) -> float:
+        """When to do either."""
+        probe, end = self.probe_at, self.heard_at + self.idle_timeout
+        return probe if probe < end else end
 
     def probed(self, now: float) -> None:
         """Note that the peer was asked."""

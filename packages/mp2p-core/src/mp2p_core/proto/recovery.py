@@ -198,10 +198,12 @@ class Recovery:
             return self._loss_at
         if not self._out:
             return None
-        wait = self._rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
-        if self._asked and not self.backoff:
-            wait = self._rtt.pto_at_once
-        return self._probe_from + min(wait, self._rtt.longest_wait)
+        rtt = self._rtt
+        if self.backoff:
+            wait = rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
+        else:
+            wait = rtt.pto_at_once if self._asked else rtt.pto
+        return self._probe_from + (wait if wait < rtt.longest_wait else rtt.longest_wait)
 
     def handle_timeout(self, now: float) -> AckResult | None:
         """Return what time has shown to be lost; None means that a probe has to go out (a PTO)."""

@@ -17,7 +17,10 @@ _RECENT: Final = 8
 class RoundTrip:
     """Round-trip times in seconds: the latest as measured, the smallest, the smoothed one and its variation."""
 
-    __slots__ = ("_recent", "latest", "minimum", "sampled", "smoothed", "variation")
+    __slots__ = (
+        "_recent", "latest", "longest_wait", "loss_delay", "minimum", "pto", "pto_at_once", "sampled", "smoothed",
+        "variation",
+    )  # fmt: skip
 
     def __init__(self, sample: float | None) -> None:
         self.restart(sample)
@@ -30,6 +33,24 @@ class RoundTrip:
         self.smoothed = self.latest = c.INITIAL_RTT if sample is None else sample
         self.variation = self.smoothed / 2
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Work out what timers go by: they are asked for several times between two samples."""
+        late = 9 / 8 * (self.smoothed if self.smoothed > self.latest else self.latest)
+        self.loss_delay = late if late > c.GRANULARITY else c.GRANULARITY
+        """How long after a packet later ones may arrive before it is lost (RFC 9002, section 6.1.2)."""
+        spread = 4 * self.variation
+        self.pto_at_once = self.smoothed + (spread if spread > c.GRANULARITY else c.GRANULARITY)
+        """Probe timeout for a packet that asks the peer to acknowledge at once."""
+        self.pto = self.pto_at_once + c.MAX_ACK_DELAY
+        """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
+        # One sample of a program that stood still for a while makes the next timeouts as long, and a peer that goes
+        # silent just then would be given up before anybody had looked for it. A path is only as slow as its fastest
+        # round trip.
+        longest = 3 * self.minimum
+        self.longest_wait = longest if self.sampled and longest > c.PROBE_WAIT else c.PROBE_WAIT
+        """The longest probe timeout, doubled or not."""
 
     def add(self, sample: float, ack_delay: float) -> None:
         """Take a sample; the first one replaces the guess.
@@ -46,40 +67,17 @@ class RoundTrip:
         if not self.sampled:
             self.sampled = True
             self.smoothed, self.variation = sample, sample / 2
-            return
-        self.variation += (abs(self.smoothed - sample) - self.variation) / 4
-        self.smoothed += (sample - self.smoothed) / 8
+        else:
+            self.variation += (abs(self.smoothed - sample) - self.variation) / 4
+            self.smoothed += (sample - self.smoothed) / 8
+        self._derive()
 
     def forget_minimum(self) -> None:
         """Take the latest sample for the smallest: the path may be another one (RFC 9002, section 5.2)."""
         self.minimum = self.latest
+        self._derive()
 
     @property
     def queued(self) -> bool:
         """Whether even the fastest of the last packets waited on the way, for longer than hosts are late."""
         return not self._recent or min(self._recent) > self.minimum + c.GRANULARITY
-
-    @property
-    def loss_delay(self) -> float:
-        """How long after a packet later ones may arrive before it is lost (RFC 9002, section 6.1.2)."""
-        return max(9 / 8 * max(self.smoothed, self.latest), c.GRANULARITY)
-
-    @property
-    def pto(self) -> float:
-        """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
-        return self.pto_at_once + c.MAX_ACK_DELAY
-
-    @property
-    def pto_at_once(self) -> float:
-        """Probe timeout for a packet that asks the peer to acknowledge at once."""
-        return self.smoothed + max(4 * self.variation, c.GRANULARITY)
-
-    @property
-    def longest_wait(self) -> float:
-        """The longest probe timeout, doubled or not.
-
-        One sample of a program that stood still for a while makes the next timeouts as long, and a peer that goes
-        silent just then would be given up before anybody had looked for it. A path is only as slow as its fastest
-        round trip.
-        """
-        return max(c.PROBE_WAIT, 3 * self.minimum) if self.sampled else c.PROBE_WAIT

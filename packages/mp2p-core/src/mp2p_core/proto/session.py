@@ -211,7 +211,7 @@ class Session:
                 self.opened_at = now
                 self.roaming.opened(channel, now)
         self.liveness.heard_at = now
-        if self.epochs.opened(epoch, now):
+        if epoch is not self.epochs.current and self.epochs.opened(epoch, now):
             self.roaming.reached(now)
             if epoch is self.epoch:
                 self._follow_keys(now)
@@ -347,13 +347,8 @@ class Session:
         """Return when `packets` or `handle_timeout` is due."""
         state = self.state
         if state is _OPEN:
-            due = min(
-                self.liveness.probe_at,
-                self.liveness.ends_at,
-                self.epochs.rekey_at,
-                self.epochs.timeout(),
-                self.review_at,
-            )
+            epochs = self.epochs
+            due = min(self.liveness.due, epochs.rekey_at, epochs.next_at, self.review_at)
             if self._stale:
                 return due
             packer = self.packer.timeout()
@@ -368,7 +363,8 @@ class Session:
         """Do what has become due; `packets` then has what is to be sent."""
         state, liveness = self.state, self.liveness
         if state is _OPEN:
-            self.epochs.handle_timeout(now)
+            if now >= self.epochs.next_at:
+                self.epochs.handle_timeout(now)
             if now >= liveness.ends_at:
                 self._fall_silent(f"nothing heard for {liveness.idle_timeout:g} s", now)
             elif now >= liveness.probe_at:
