@@ -20,7 +20,7 @@ def test_it_begins_with_ten_datagrams_in_slow_start() -> None:
 def test_slow_start_doubles_in_a_round_trip() -> None:
     window = NewReno(D)
     for _ in range(10):
-        window.acknowledged(D, 1.0, limited=True)
+        window.acknowledged(D, 1.0)
     assert window.window == 20 * D
 
 
@@ -45,9 +45,9 @@ def test_losses_of_one_round_halve_once() -> None:
 def test_what_went_out_before_a_loss_does_not_widen_the_window() -> None:
     window = NewReno(D)
     window.lost(1.0, 1.1)
-    window.acknowledged(D, 1.1, limited=True)
+    window.acknowledged(D, 1.1)
     assert window.window == 5 * D
-    window.acknowledged(D, 1.11, limited=True)
+    window.acknowledged(D, 1.11)
     assert window.window > 5 * D
 
 
@@ -55,7 +55,7 @@ def test_congestion_avoidance_adds_a_datagram_in_a_round_trip() -> None:
     window = NewReno(D)
     window.lost(1.0, 1.1)
     for _ in range(5):
-        window.acknowledged(D, 2.0, limited=True)
+        window.acknowledged(D, 2.0)
     assert window.window == pytest.approx(6 * D, rel=0.02)
 
 
@@ -63,17 +63,10 @@ def test_large_packets_widen_by_their_bytes_and_not_by_their_number() -> None:
     few, many = NewReno(D), NewReno(D)
     for each in (few, many):
         each.lost(1.0, 1.1)
-    few.acknowledged(4 * D, 2.0, limited=True)
+    few.acknowledged(4 * D, 2.0)
     for _ in range(4):
-        many.acknowledged(D, 2.0, limited=True)
+        many.acknowledged(D, 2.0)
     assert few.window == pytest.approx(many.window, rel=0.02)
-
-
-def test_an_application_that_does_not_fill_the_window_does_not_widen_it() -> None:
-    window = NewReno(D)
-    for _ in range(100):
-        window.acknowledged(D, 1.0, limited=False)
-    assert window.window == 10 * D
 
 
 def test_it_never_falls_below_two_datagrams() -> None:
@@ -86,16 +79,16 @@ def test_it_never_falls_below_two_datagrams() -> None:
 def test_persistent_congestion_starts_over() -> None:
     window = NewReno(D)
     for _ in range(100):
-        window.acknowledged(D, 1.0, limited=True)
+        window.acknowledged(D, 1.0)
     window.lost(1.0, 2.0)
     half = window.window
     window.persistent()
     assert window.window == 2 * D
     assert window.slow_start
-    window.acknowledged(D, 1.5, limited=True)
+    window.acknowledged(D, 1.5)
     assert window.window == 3 * D, "there is no round of losses to wait for"
     for _ in range(200):
-        window.acknowledged(D, 3.0, limited=True)
+        window.acknowledged(D, 3.0)
     assert window.window < half + 5 * D, "slow start ends where the window was half of what lost"
 
 
@@ -107,14 +100,14 @@ def test_other_sizes_of_datagrams() -> None:
     assert window.window == 18000, "there is room for two, or none could go out"
     window.resize(D)
     assert window.window == 18000
-    window.acknowledged(D, 99.0, limited=True)
+    window.acknowledged(D, 99.0)
     assert window.window == pytest.approx(18000 + D * D / 18000)
 
 
 def test_there_is_an_end() -> None:
     window = NewReno(D)
     for _ in range(100):
-        window.acknowledged(1 << 20, 1.0, limited=True)
+        window.acknowledged(1 << 20, 1.0)
     assert window.window == 64 << 20
 
 
@@ -130,7 +123,7 @@ def test_the_window_stays_within_bounds(steps: list[tuple[str, int, float]]) -> 
         now += 0.01
         before = window.window
         if what == "ack":
-            window.acknowledged(size, now - ago, limited=True)
+            window.acknowledged(size, now - ago)
             assert before <= window.window <= before + size
         elif what == "lost":
             window.lost(now - ago, now)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +24,14 @@ from mp2p_core.proto.frames import (
     StreamData,
     parse_frames_untrusted,
 )
-from mp2p_core.proto.packing import Packer, Plaintext
+from mp2p_core.proto.packing import Packer
 
 RTT = 0.1
+
+
+class Plaintext(NamedTuple):
+    data: bytes
+    datagrams: int
 
 
 @dataclass
@@ -45,8 +52,8 @@ class Side:
             if plaintext is None:
                 return numbers
             assert self.packer.next_number == number + 1
-            assert plaintext.data, "a packet of nothing"
-            self.sent[number] = plaintext
+            self.sent[number] = Plaintext(*plaintext)
+            assert self.sent[number].data, "a packet of nothing"
             numbers.append(number)
             assert len(numbers) < 20_000, "it does not end"
 
@@ -204,7 +211,7 @@ def test_bare_acks_are_not_in_flight_and_go_out_past_the_window() -> None:
     assert [type(frame) for frame in parse_frames_untrusted(b.sent[bare].data)] == [Ack]
     assert in_flight(b) == before
     a.receive(bare, b.sent[bare], 1.0)
-    assert a.packer.acks.deadline is None, "and they are not acknowledged in turn"
+    assert a.packer.acks.deadline == math.inf, "and they are not acknowledged in turn"
 
 
 def test_a_full_window_arms_no_timer_but_the_probe() -> None:
@@ -757,6 +764,11 @@ def test_a_probe_of_the_path_leaves_room_for_data() -> None:
     first, *others = b.send(1.1)
     assert len(b.sent[first].data) + 34 == 6000, "it does not wait for a pause in the data"
     assert len(others) == 5
+    c = side(limit=6000)
+    c.packer.message(b"still out")
+    assert c.send(1.0) == [0]
+    be_heard(c, 1.0)
+    assert c.send(1.0) == [], "what is left of the window is not twice as large"
 
 
 def test_a_probe_of_the_path_overdraws_nothing() -> None:

@@ -71,7 +71,7 @@ def test_an_ack_takes_out_what_arrived_and_what_is_lost() -> None:
     assert len(log.recovery) == 3, "6, 7 may still come, 9 is out"
     assert log.recovery.in_flight == 300
     again = log.ack((8, 8), now=30.0)
-    assert again == ([], [], False, False)
+    assert again == AckResult([], [], sampled=False, persistent=False)
 
 
 @pytest.mark.parametrize("largest", [10, 11, 2**64 - 1])
@@ -272,7 +272,7 @@ def test_probe_timeouts_double_and_an_arrival_ends_that() -> None:
 def test_a_packet_that_asks_is_missed_earlier_and_only_once() -> None:
     """The peer acknowledges it at once. After that the network, or the peer, is slower than was thought."""
     log = Log(rtt=0.1)
-    log.recovery.sent(SentPacket(0, 1.0, 100, None, asks=True))
+    log.recovery.sent(SentPacket(0, 1.0, 100, None), asks=True)
     log.next = 1
     assert log.recovery.timeout() == pytest.approx(1.0 + log.rtt.pto - 0.025)
     log.recovery.handle_timeout(2.0)

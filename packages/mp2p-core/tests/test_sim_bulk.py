@@ -169,8 +169,8 @@ class Reference:
     def resize(self, datagram: int) -> None:
         self.datagram = datagram
 
-    def acknowledged(self, size: int, sent_at: float, *, limited: bool) -> None:
-        if limited and sent_at > self.halved_at:
+    def acknowledged(self, size: int, sent_at: float) -> None:
+        if sent_at > self.halved_at:
             self.window += size if self.slow_start else self.datagram * size / self.window
 
     def lost(self, sent_at: float, now: float) -> None:

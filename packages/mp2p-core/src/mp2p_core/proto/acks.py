@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.frames import encode_ack
 from mp2p_core.proto.ranges import RangeSet
@@ -24,7 +26,8 @@ class AckSender:
         self._largest_at = 0.0
         self.wanted = False
         """Whether something eliciting has not been acknowledged yet, so that any packet should carry an ACK."""
-        self.deadline: float | None = None
+        self.deadline = math.inf
+        """When an ACK has to go out, alone if need be."""
 
     def received(
         self, number: int, *, highest_before: int, eliciting: bool, at_once: bool, now: float
@@ -39,20 +42,16 @@ class AckSender:
         self._pending += 1
         if at_once or self._pending >= c.ACK_EVERY or number != highest_before + 1:
             self.deadline = now
-        elif self.deadline is None:
+        elif self.deadline == math.inf:
             self.deadline = now + c.MAX_ACK_DELAY
 
     def again(self) -> None:
         """Have the next packet carry an ACK: the last one may have gone where nothing arrives."""
         self.wanted = len(self._ranges) > 0
 
-    def due(self, now: float) -> bool:
-        """Tell whether an ACK has to go out now, alone if need be."""
-        return self.deadline is not None and self.deadline <= now
-
     def frame(self, now: float) -> bytes:
         """Encode the ACK, and take it as sent."""
         self._pending = 0
         self.wanted = False
-        self.deadline = None
+        self.deadline = math.inf
         return encode_ack(self._ranges, now - self._largest_at)

@@ -41,7 +41,8 @@ class Capacity:
         `limited` tells whether the window, and not the application, held the sender back; `data` whether it
         carried streams, which alone fill large packets.
         """
-        self.congestion.acknowledged(size, sent_at, limited=limited)
+        if limited:
+            self.congestion.acknowledged(size, sent_at)
         self.tolerance.arrived(datagrams)
         if largest > BASE_DATAGRAM_SIZE:
             self.mtu.arrived()
@@ -108,6 +109,11 @@ class Capacity:
         if not self.congestion.slow_start:
             room = min(room, self.congestion.window / 4)
         return max(1, min(self.sizer.limit(self.datagram), int(room // self.datagram)))
+
+    @property
+    def takes_probe(self) -> bool:
+        """Whether the next probe of the path's MTU would fit if nothing were out."""
+        return 2 * self.mtu.wanted <= self.congestion.window
 
     def probe(self, window: float, now: float) -> int | None:
         """Return the size of a probe of the path's MTU, and count it as sent; None when there is none to send.

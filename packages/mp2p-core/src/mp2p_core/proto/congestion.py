@@ -35,9 +35,9 @@ class NewReno:
         self._datagram = datagram
         self.window = max(self.window, _MINIMUM_WINDOW * datagram)
 
-    def acknowledged(self, size: int, sent_at: float, *, limited: bool) -> None:
-        """Note that bytes arrived. `limited` is False when the application had not filled the window."""
-        if sent_at <= self._recovery_start or not limited:
+    def acknowledged(self, size: int, sent_at: float) -> None:
+        """Note that bytes arrived, of an application that had filled the window."""
+        if sent_at <= self._recovery_start:
             return
         if self.window < self._threshold:
             self.window += size

@@ -231,20 +231,20 @@ def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
 
     A count includes both ends, a gap counts the missing numbers between two ranges: neither is ever zero.
     """
-    iterator = iter(ranges)
-    low, largest = next(iterator)
+    (low, largest), *others = ranges
     first = min(largest - low + 1, _MAX_U16)
-    tail: list[bytes] = []
+    tail, n = b"", 0
     floor = largest - first + 1
-    for low, high in iterator:
+    for low, high in others:
         gap = floor - high - 1
-        if gap > _MAX_U16 or len(tail) == MAX_ACK_RANGES:
+        if gap > _MAX_U16 or n == MAX_ACK_RANGES:
             break
         count = min(high - low + 1, _MAX_U16)
-        tail.append(_ACK_RANGE.pack(gap, count))
+        tail += _ACK_RANGE.pack(gap, count)
+        n += 1
         floor = high - count + 1
     units = min(int(delay / ACK_DELAY_UNIT), _MAX_U16)
-    return _ACK_HEAD.pack(_ACK, largest, units, len(tail), first) + b"".join(tail)
+    return _ACK_HEAD.pack(_ACK, largest, units, n, first) + tail
 
 
 def encode_stream_head(stream: int, offset: int, length: int, *, last: bool) -> bytes:

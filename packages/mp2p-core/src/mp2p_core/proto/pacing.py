@@ -32,13 +32,14 @@ class Pacer:
 
     def update(self, window: float, rtt: float, now: float) -> None:
         """Take the rate, from now on, from a window in bytes and a round trip in seconds."""
-        self.set_rate(_GAIN * window / max(rtt, _SHORTEST_RTT), now)
+        self.set_rate(_GAIN * window / (rtt if rtt > _SHORTEST_RTT else _SHORTEST_RTT), now)
 
     def set_rate(self, rate: float, now: float) -> None:
         """Take the rate, from now on, in bytes a second."""
         self.budget(now)
         self._rate = rate
-        self.burst = max(_BURST * self._datagram, self._rate * _BURST_TIME)
+        few, much = _BURST * self._datagram, rate * _BURST_TIME
+        self.burst = much if much > few else few
 
     def resize(self, datagram: int) -> None:
         """Take another size of datagrams."""
@@ -48,7 +49,8 @@ class Pacer:
     def budget(self, now: float) -> float:
         """Return how many bytes may leave now; not above zero while an overdraft is paid back."""
         if now > self._at:
-            self._level = min(self.burst, self._level + (now - self._at) * self._rate)
+            level = self._level + (now - self._at) * self._rate
+            self._level = level if level < self.burst else self.burst
             self._at = now
         return self._level
 

@@ -6,8 +6,9 @@ unreliable messages, pings, and streams. Seals nothing.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.acks import AckSender
@@ -34,22 +35,24 @@ _REPEATED: Final = 4
 """How much smaller packets are that only repeat what was lost: lost again, each would cost another round trip."""
 
 
-class Plaintext(NamedTuple):
-    """The frames of one packet, not sealed yet, and the datagrams that the sealed packet spans."""
-
-    data: bytes
-    datagrams: int
+Plaintext: TypeAlias = tuple[bytes, int]
+"""The frames of one packet, not sealed yet, and the datagrams that the sealed packet spans."""
 
 
-class _Content(NamedTuple):
+class _Content:
     """What to do about a packet once it is known to be there, or not to be."""
 
-    pings: tuple[int, ...]
-    announced: bytes
-    streams: Sequence[Sent]
-    datagrams: int
-    largest: int
-    """Bytes of its largest datagram."""
+    __slots__ = ("announced", "datagrams", "largest", "pings", "streams")
+
+    def __init__(
+        self, pings: Sequence[int], announced: bytes, streams: Sequence[Sent], datagrams: int, largest: int
+    ) -> None:
+        self.pings = pings
+        self.announced = announced
+        self.streams = streams
+        self.datagrams = datagrams
+        self.largest = largest
+        """Bytes of its largest datagram."""
 
 
 class Packer:
@@ -214,8 +217,8 @@ class Packer:
 
         To be called until it returns None. Each packet takes something out of what waits, so that comes.
         """
-        capacity = self._capacity
-        if self._may_probe_path(now) and (probe := self._path_probe(now)) is not None:
+        capacity, acks = self._capacity, self.acks
+        if now >= capacity.mtu.due_at and (probe := self._path_probe(now)) is not None:
             return probe
         waiting = self._waiting()
         if self._probes and not waiting:
@@ -223,17 +226,17 @@ class Packer:
             self._probes = 0
         window = self._window() if waiting else 0.0
         may_send = waiting and (self._probes > 0 or (window > 0 and capacity.pacer.budget(now) > 0))
-        if not (may_send or self._pings_due or self.acks.due(now)):
+        if not (may_send or self._pings_due or acks.deadline <= now):
             return None
         buffers: list[bytes | memoryview] = []
         datagram = capacity.datagram
         room = datagram - c.DATA_MIN_SIZE
-        if self.acks.wanted:
-            ack = self.acks.frame(now)
+        if acks.wanted:
+            ack = acks.frame(now)
             buffers.append(ack)
             room -= len(ack)
         count = 1
-        if may_send and self._large and not self._probes:
+        if may_send and self._large and not self._probes and self.streams.exceed(room):
             count = capacity.span(window, now)
             if self.streams.only_repeats:  # nothing goes on meanwhile, so that these had better arrive
                 count = max(1, count // _REPEATED)
@@ -255,7 +258,7 @@ class Packer:
             before = len(buffers)
             sent = self._fill(room, buffers, count)
             eliciting = asks or len(buffers) > before
-            if not asks and self._ends_bulk(buffers, count):
+            if not asks and capacity.sizer.lossy and self._ends_bulk(buffers, count):
                 buffers.append(PING_FRAME)
                 asks = True
         if not buffers:
@@ -269,7 +272,7 @@ class Packer:
             self._note(len(plaintext), announced, sent, datagrams, now, asks=asks and (bulk or self._bulk))
             self._bulk = bulk
         self.next_number += 1
-        return Plaintext(plaintext, datagrams)
+        return plaintext, datagrams
 
     def _fill(self, room: int, buffers: list[bytes | memoryview], count: int) -> Sequence[Sent]:
         """Append messages and frames of streams, which take turns at packets where both wait."""
@@ -294,7 +297,7 @@ class Packer:
 
         Nothing that follows would show its loss, so that it is worth an ACK to see it soon.
         """
-        if not self._capacity.sizer.lossy or self._waiting():
+        if self._waiting():
             return False
         length, room = sum(map(len, buffers)), self.datagram - c.DATA_MIN_SIZE
         if length >= room:
@@ -303,21 +306,31 @@ class Packer:
 
     def waiting(self, now: float) -> bool:
         """Tell whether something waits to be sent, be it for the window."""
-        return bool(self._pings_due or self._waiting() or self.acks.due(now) or self._may_probe_path(now))
+        return bool(
+            self._pings_due
+            or self.acks.deadline <= now
+            or self._waiting()
+            or (now >= self._capacity.mtu.due_at and self._may_probe_path())
+        )
 
-    def _may_probe_path(self, now: float) -> bool:
-        """Tell whether it is time to probe the path's MTU: not before the peer is known to hear us over it."""
-        return self._capacity.mtu.due(now) and self._recovery.largest_acked >= self._recovery.path_from
+    def _may_probe_path(self) -> bool:
+        """Tell whether a probe of the path's MTU that is due may go out.
+
+        Not before the peer is known to hear us over the path, nor while even an empty window does not take it.
+        """
+        return self._recovery.largest_acked >= self._recovery.path_from and self._capacity.takes_probe
 
     def _path_probe(self, now: float) -> Plaintext | None:
         """Make a probe of the path's MTU when there is room for one, and count it as sent."""
+        if not self._may_probe_path():
+            return None
         size = self._capacity.probe(self._window(), now)
         if size is None:
             return None
         plaintext = PING_FRAME + bytes(size - c.DATA_MIN_SIZE - len(PING_FRAME))
         self._sent(size, self._capacity, now, path_probe=True)
         self.next_number += 1
-        return Plaintext(plaintext, 1)
+        return plaintext, 1
 
     def _note(
         self, length: int, announced: bytes, sent: Sequence[Sent], datagrams: int, now: float, *, asks: bool
@@ -326,8 +339,10 @@ class Packer:
             largest = size = length + c.DATA_MIN_SIZE
         else:
             largest, size = self.datagram, length + datagrams * PART_HEADER_SIZE + c.TAG_SIZE
-        self._sent(size, _Content(tuple(self._pings), announced, sent, datagrams, largest), now, asks=asks)
-        self._pings.clear()
+        pings: Sequence[int] = ()
+        if self._pings:
+            pings, self._pings = self._pings, []
+        self._sent(size, _Content(pings, announced, sent, datagrams, largest), now, asks=asks)
         if self._probes:
             self._probes -= 1
 
@@ -340,8 +355,8 @@ class Packer:
         path_probe: bool = False,
         asks: bool = False,
     ) -> None:
-        packet = SentPacket(self.next_number, now, size, content, path_probe=path_probe, asks=asks)
-        pushed_out = self._recovery.sent(packet)
+        packet = SentPacket(self.next_number, now, size, content, path_probe=path_probe)
+        pushed_out = self._recovery.sent(packet, asks=asks)
         if pushed_out is not None:
             if pushed_out.path_probe:
                 pushed_out.content.probe_lost(pushed_out.size)
@@ -365,7 +380,7 @@ class Packer:
         """Return when `next` or `handle_timeout` is due; what waits for the window waits for an ACK instead."""
         due = self._recovery.timeout()
         acks = self.acks.deadline
-        if acks is not None and (due is None or acks < due):
+        if acks < (math.inf if due is None else due):
             due = acks
         if self._waiting() and self._window() > 0:
             paced = self._capacity.pacer.ready_at()

@@ -26,7 +26,7 @@ _BLACK_HOLE: Final = 3
 class PathMtu:
     """Searches between what is known to pass and what does not; the limit itself is tried first."""
 
-    __slots__ = ("_again_at", "_ceiling", "_limit", "_losses", "_out", "_swallowed", "size")
+    __slots__ = ("_again_at", "_ceiling", "_limit", "_losses", "_swallowed", "due_at", "size")
 
     def __init__(self, limit: int, now: float) -> None:
         self.size = BASE_DATAGRAM_SIZE
@@ -34,45 +34,41 @@ class PathMtu:
         self._limit = limit
         self._ceiling = limit + 1
         self._losses = 0
-        self._out = False
-        self._again_at = now if limit > BASE_DATAGRAM_SIZE else math.inf
+        self._again_at = self.due_at = now if limit > BASE_DATAGRAM_SIZE else math.inf
+        """When `probe` is worth a call; never while one is out."""
         self._swallowed = 0
 
     def probe(self, now: float, room: float) -> int | None:
         """Return the size to probe now, at most `room`, and count it as sent; None when there is none."""
-        if self._out or now < self._again_at:
+        if now < self.due_at:
             return None
-        size = self._next()
-        if size is None:
-            self._again_at = now + _RAISE_AFTER
+        size = self.wanted
+        if not size:
+            self._again_at = self.due_at = now + _RAISE_AFTER
             self._ceiling = self._limit + 1
             return None
         if size > room:
             return None
-        self._out = True
+        self.due_at = math.inf
         return size
 
-    def due(self, now: float) -> bool:
-        """Tell whether `probe` is worth a call."""
-        return not self._out and now >= self._again_at
-
-    def _next(self) -> int | None:
+    @property
+    def wanted(self) -> int:
+        """The size to be probed next; 0 when the search has ended."""
         if self._ceiling > self._limit:
-            return self._limit if self._limit > self.size else None
-        if self._ceiling - self.size <= _PRECISION:
-            return None
-        return (self.size + self._ceiling) // 2
+            return self._limit if self._limit > self.size else 0
+        return (self.size + self._ceiling) // 2 if self._ceiling - self.size > _PRECISION else 0
 
     def passed(self, size: int) -> None:
         """Note that a probe arrived."""
-        self._out = False
+        self.due_at = self._again_at
         self._losses = 0
         self._swallowed = 0
         self.size = max(self.size, size)
 
     def failed(self, size: int) -> None:
         """Note that a probe was lost."""
-        self._out = False
+        self.due_at = self._again_at
         self._losses += 1
         if self._losses >= _TRIES:
             self._losses = 0
@@ -103,4 +99,6 @@ class PathMtu:
         self._losses = 0
         self._swallowed = 0
         self._again_at = now + _RAISE_AFTER
+        if self.due_at < math.inf:
+            self.due_at = self._again_at
         return True

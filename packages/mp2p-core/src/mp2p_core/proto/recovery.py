@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
@@ -28,24 +29,21 @@ _MAX_BACKOFF: Final = 10
 class SentPacket:
     """An ack-eliciting packet that is out. `content` belongs to whoever filled it, and is not looked at here."""
 
-    __slots__ = ("asks", "at", "content", "number", "order", "path_probe", "size")
+    __slots__ = ("at", "content", "number", "order", "path_probe", "size")
 
-    def __init__(
-        self, number: int, at: float, size: int, content: Any, *, path_probe: bool = False, asks: bool = False
-    ) -> None:
+    def __init__(self, number: int, at: float, size: int, content: Any, *, path_probe: bool = False) -> None:
         self.number = number
         self.at = at
         self.size = size
         self.content: Any = content
-        self.asks = asks
-        """Whether the peer will acknowledge it at once: losing it shows the sooner."""
         self.path_probe = path_probe
         """Whether it probes the path MTU: losing it says nothing about congestion (RFC 9000, section 14.4)."""
         self.order = 0
         """Its place among all eliciting packets."""
 
 
-class AckResult(NamedTuple):
+@dataclass(slots=True)
+class AckResult:
     """What an ACK or a timeout told: packets that arrived or were lost, in the order they were sent."""
 
     acked: Sequence[SentPacket]
@@ -91,8 +89,11 @@ class Recovery:
         """Whether there is no place for another packet, other than that of the oldest."""
         return len(self._out) >= c.MAX_SENT_RECORDS
 
-    def sent(self, packet: SentPacket) -> SentPacket | None:
-        """Note an eliciting packet; returns the oldest one when it had to make room and is to be taken for lost."""
+    def sent(self, packet: SentPacket, *, asks: bool = False) -> SentPacket | None:
+        """Note an eliciting packet; returns the oldest one when it had to make room and is to be taken for lost.
+
+        `asks` tells whether the peer will acknowledge it at once: losing it shows the sooner.
+        """
         pushed_out = None
         if self.full:
             pushed_out = self._take(next(iter(self._out)))
@@ -105,7 +106,7 @@ class Recovery:
         packet.order = self._order
         self._out[packet.number] = packet
         self.in_flight += packet.size
-        self._asked = packet.asks
+        self._asked = asks
         return pushed_out
 
     def _take(self, number: int) -> SentPacket:
@@ -138,14 +139,17 @@ class Recovery:
             raise BadPacket("ack of a packet never sent")
         self.largest_acked = max(self.largest_acked, largest)
         acked: list[SentPacket] = []
+        out = self._out
         at = len(ranges) - 1
         # In rising order, and only as far as the ACK reaches: all but the last few of these leave here, so
         # that a packet full of ACKs costs no more than one ACK.
-        for number in list(takewhile(largest.__ge__, self._out)):
+        for number in list(takewhile(largest.__ge__, out)):
             while number > ranges[at][1]:
                 at -= 1
             if number >= ranges[at][0]:
-                acked.append(self._take(number))
+                packet = out.pop(number)
+                self.in_flight -= packet.size
+                acked.append(packet)
         sampled = False
         if acked:
             self.answered(self._last_at)
@@ -155,7 +159,7 @@ class Recovery:
                     self._sampled_at = now
                 self._rtt.add(now - acked[-1].at, ack.delay)
         lost = self._detect(now)
-        return AckResult(acked, lost, sampled, self._is_persistent(lost))
+        return AckResult(acked, lost, sampled, bool(lost) and self._is_persistent(lost))
 
     def _detect(self, now: float) -> list[SentPacket]:
         """Take out what is lost by number or by time (RFC 9002, section 6.1)."""

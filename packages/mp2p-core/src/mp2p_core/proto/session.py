@@ -229,21 +229,21 @@ class Session:
         try:
             frames = parse_frames_untrusted(payload)
             for frame in frames:
-                if isinstance(frame, STREAM_FRAMES):
+                if isinstance(frame, Ack):
+                    packer.acked_untrusted(frame, now)
+                    self.heard_by_peer = True
+                elif isinstance(frame, STREAM_FRAMES):
                     eliciting = True
                     self.carried_at = now
                     packer.streams.receive_untrusted(frame, now)
-                elif isinstance(frame, Ack):
-                    packer.acked_untrusted(frame, now)
-                    self.heard_by_peer = True
-                elif isinstance(frame, Ping):
-                    eliciting = at_once = True
-                elif isinstance(frame, Close):
-                    self._peer_closed(frame, now)
                 elif isinstance(frame, Msg):
                     eliciting = True
                     self.carried_at = now
                     self.received.append(frame.data)
+                elif isinstance(frame, Ping):
+                    eliciting = at_once = True
+                elif isinstance(frame, Close):
+                    self._peer_closed(frame, now)
                 elif self.state is _OPEN:
                     self.roaming.read_untrusted(frame, channel, path, now)
         except StreamError as error:
@@ -303,7 +303,7 @@ class Session:
                 plaintext = packer.next(now)
                 if plaintext is None:
                     break
-                yield seal(number, plaintext.data, plaintext.datagrams, packer.datagram)
+                yield seal(number, *plaintext, packer.datagram)
             else:
                 # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                 self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)

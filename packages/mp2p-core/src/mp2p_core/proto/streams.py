@@ -284,6 +284,10 @@ class Streams:
         """Tell whether `fill` has something for a packet with at least 64 bytes of room."""
         return bool(self._control or self._urgent or (self._ready and self._sending.available > 0))
 
+    def exceed(self, room: int) -> bool:
+        """Tell whether so many bytes may be too few for what `fill` has."""
+        return self._sending.unsent > room or bool(self._urgent)
+
     @property
     def only_repeats(self) -> bool:
         """Whether what `fill` has was all sent before."""
