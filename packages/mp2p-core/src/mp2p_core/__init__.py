@@ -6,7 +6,7 @@
 
 Layers, lowest first; a module imports only from those before it:
 
-    errors, waiting, boundary, entry_points
+    errors, waiting, boundary
     transport                    the contract for transports
     proto                        the protocol, sans-IO
     private_files, contact

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from types import MappingProxyType
 
 import pluggy
 
 from mp2p_core import transport as contract
 from mp2p_core.boundary import Boundary
-from mp2p_core.entry_points import EntryPoint, find_entry_points
 from mp2p_core.transport import TRANSPORT_API, Transport
 
 __all__ = ["Loaded", "load_plugins", "load_transports"]
@@ -33,10 +33,10 @@ def load_transports() -> Loaded:
 
     Looks once per process: installing another transport takes a restart.
     """
-    return load_plugins(find_entry_points(GROUP))
+    return load_plugins(metadata.entry_points(group=GROUP))
 
 
-def load_plugins(entry_points: Iterable[EntryPoint]) -> Loaded:
+def load_plugins(entry_points: Iterable[metadata.EntryPoint]) -> Loaded:
     """Load these plugins, each apart from the others."""
     transports: dict[str, Transport] = {}
     failures: dict[str, str] = {}
@@ -52,7 +52,7 @@ def load_plugins(entry_points: Iterable[EntryPoint]) -> Loaded:
     return Loaded(MappingProxyType(transports), MappingProxyType(failures))
 
 
-def _load(point: EntryPoint) -> list[Transport]:
+def _load(point: metadata.EntryPoint) -> list[Transport]:
     """Ask one plugin in a manager of its own, so that what it registers wrongly is its own trouble."""
     manager = pluggy.PluginManager("mp2p")
     manager.add_hookspecs(contract)
