@@ -100,7 +100,8 @@ class Peer:
         self._waiting: Signal | None = None
         self._pings: dict[int, _Ping] = {}
         self._sends = 0
-        # Those that somebody may wait for. The protocol bounds the live ones; see `_remember` for the others.
+        # Those that somebody may wait for. The protocol bounds the live ones; closed ones leave by themselves, and
+        # see `_remember` for those that nobody closes.
         self._streams: dict[tuple[Session, int], Stream] = {}
         self._look_at = _ENDED_STREAMS
         self._opened: deque[Stream] = deque()
@@ -266,14 +267,14 @@ class Peer:
         if len(streams) >= self._look_at:
             for key, ended in [(key, stream) for key, stream in streams.items() if not stream.alive]:
                 ended.wake()
-                del streams[key]
+                streams.pop(key, None)
             self._look_at = 2 * len(streams) + _ENDED_STREAMS
-        stream = streams[session, number] = Stream(
+        return Stream(
             *(number, self._connection, session),
             flush=self._flush,
             make_signal=self._make_signal,
+            known=streams,
         )
-        return stream
 
     # --- closing --------------------------------------------------------------------------------------
 
@@ -383,7 +384,7 @@ class Peer:
             self._waiting.set()
 
     def _wake(self) -> None:
-        for stream in self._streams.values():
+        for stream in list(self._streams.values()):  # some are closed by this
             stream.wake()
         self._reader.wake()
         for ping in self._pings.values():

@@ -68,6 +68,7 @@ class Stream(ByteStream):
         *,
         flush: Callable[[Connection], None],
         make_signal: Callable[[], Signal],
+        known: dict[tuple[Session, int], Stream],
     ) -> None:
         self.number = number
         """The stream's number: even when the side that connected opened it."""
@@ -76,6 +77,9 @@ class Stream(ByteStream):
         self._streams = session.packer.streams
         self._flush = flush
         self._make_signal = make_signal
+        # Where events find it, until it is closed.
+        self._known = known
+        known[session, number] = self
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -161,7 +165,8 @@ class Stream(ByteStream):
             raise anyio.ClosedResourceError
         if self._stopped is not None:
             raise StreamClosed(self.number, self._stopped)
-        self._check_open()
+        if not self._session.live:
+            self._check_open()
 
     async def _until_writable(self) -> None:
         signal = self._writable = self._make_signal()
@@ -275,9 +280,9 @@ class Stream(ByteStream):
             raise anyio.BusyResourceError("receiving from")
         self._receiving = True
         try:
-            while (whole := self.receive_whole_nowait()) is None and not self._begun:
+            while not self._begun:
                 await self._until_readable()
-            return whole
+            return self.receive_whole_nowait()
         finally:
             self._receiving = False
 
@@ -323,6 +328,7 @@ class Stream(ByteStream):
         if self._closed:
             return
         self._closed = True
+        self._known.pop((self._session, self.number), None)
         if self._ended and self._finished:  # in order: there is nothing to say
             self.abandoned = None
             if self._readable is not None or self._writable is not None:
@@ -339,6 +345,7 @@ class Stream(ByteStream):
         if self._closed:
             return
         self._closed = self._finished = True
+        self._known.pop((self._session, self.number), None)
         if self.alive:
             self._streams.reset(self.number, code)
         self._let_go(code)
@@ -363,8 +370,8 @@ class Stream(ByteStream):
         await self.aclose()
 
     def _check_open(self) -> None:
-        self._connection.check_open()
         if not self._session.live:
+            self._connection.check_open()
             raise Closed(self._session.closing.code, self._session.closing.reason)
 
     async def _take_turn(self) -> None:
@@ -376,7 +383,8 @@ class Stream(ByteStream):
     def notice(self, kind: StreamEventKind) -> None:
         """Take what the protocol says about this stream."""
         if kind is _READABLE:
-            self._wake(self._readable)
+            if self._readable is not None:
+                self._readable.set()
         else:
             self._wake(self._writable)
             if kind is StreamEventKind.STOPPED:

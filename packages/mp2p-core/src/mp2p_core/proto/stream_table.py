@@ -127,8 +127,7 @@ class StreamTable:
 
     def serve(self, number: int) -> None:
         """Note that the application is at work on a stream: that the peer gives it up is then no attack."""
-        live = self.find(number)
-        if live is not None:
+        if (live := self.live.get(number)) is not None:
             live.cancelled = True
 
     @property
