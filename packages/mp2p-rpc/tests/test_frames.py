@@ -21,6 +21,8 @@ from mp2p_rpc.frames import (
     encode_call,
     encode_error,
     encode_frame,
+    split_request_untrusted,
+    split_result_untrusted,
 )
 
 CALL = CallHeader(7, "Thermostat", 1, "set_target", 2.5, {"trace": "x"})
@@ -39,6 +41,42 @@ def test_the_layout_is_that_of_the_document() -> None:
     assert encode_frame(FrameType.ITEM, b"\x05") == bytes.fromhex("030000000105")
     assert encode_frame(FrameType.RESULT, b"\xc0") == bytes.fromhex("0400000001c0")
     assert encode_frame(FrameType.END) == bytes.fromhex("0500000000")
+
+
+def test_a_request_is_a_call_and_its_arguments() -> None:
+    assert encode_call(CALL, b"\x80") == encode_call(CALL) + encode_frame(FrameType.ARGUMENTS, b"\x80")
+
+
+PIECES = st.sampled_from(
+    [
+        *(encode_frame(kind, body) for kind in FrameType for body in (b"", b"body")),
+        *(
+            encode_frame(kind, bytes(size))
+            for kind in FrameType
+            for size in (MAX_HEADER_SIZE, MAX_HEADER_SIZE + 1)
+        ),
+        *(b"\x01", b"\x02\x00\x00", b"\x04\x00\x00\x00\x05", b"\x02\x00\x00\x00\x01"),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=4).map(b"".join) | st.binary(max_size=30))
+def test_C1_what_is_taken_in_one_step_is_what_reading_frame_by_frame_finds(data: bytes) -> None:
+    found: list[Frame] | None = []
+    reader = FrameReader(2 * MAX_HEADER_SIZE)
+    reader.feed(data)
+    try:
+        while (frame := reader.next_untrusted()) is not None:
+            found.append(frame)
+    except BadMessage:
+        found = None
+    whole = [] if found is None or not reader.empty else found
+    kinds = [frame.type for frame in whole]
+    bodies = tuple(frame.body for frame in whole)
+    assert split_request_untrusted(data) == (
+        bodies if kinds == [FrameType.CALL, FrameType.ARGUMENTS] else None
+    )
+    assert split_result_untrusted(data) == (bodies[0] if kinds == [FrameType.RESULT] else None)
 
 
 def test_headers_and_errors_come_back_as_they_went() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from mp2p_core import PublicKey, UsageError
 from mp2p_rpc.method import Shape
 
-__all__ = ["Call", "Interceptor", "current_call", "enter_call", "leave_call"]
+__all__ = ["CURRENT", "Call", "Interceptor", "current_call"]
 
 
 @dataclass(slots=True, eq=False)
@@ -39,24 +39,23 @@ Interceptor: TypeAlias = Callable[[Call], AbstractContextManager[Any]]
 """Called for each call, on the side it was given to; what it returns is entered before the call and left
 after it, with the exception if it failed. Raising in front of it refuses the call."""
 
-_CURRENT: Final[ContextVar[Call]] = ContextVar("mp2p_rpc_call")
+
+class _Handled(Protocol):
+    """What is being handled. Most handlers never ask for the call itself, so it is made when they do."""
+
+    @property
+    def call(self) -> Call: ...
+
+
+CURRENT: Final[ContextVar[_Handled]] = ContextVar("mp2p_rpc_call")
+"""What the running task handles, for `current_call`."""
 
 
 def current_call() -> Call:
     """Return the call that the running handler answers. Raises `UsageError` outside of handlers."""
     try:
-        return _CURRENT.get()
+        return CURRENT.get().call
     except LookupError:
         raise UsageError(
             "no call is being handled here: ask within a method that a peer has called"
         ) from None
-
-
-def enter_call(call: Call) -> Token[Call]:
-    """Make a call the current one of this task, until `leave_call`."""
-    return _CURRENT.set(call)
-
-
-def leave_call(token: Token[Call]) -> None:
-    """Make the call before it the current one again, or none."""
-    _CURRENT.reset(token)

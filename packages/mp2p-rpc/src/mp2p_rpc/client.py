@@ -19,10 +19,18 @@ from mp2p_rpc.answers import bad_answer, error_from
 from mp2p_rpc.call import Call, Interceptor
 from mp2p_rpc.errors import ArgumentError, BadAnswer, BadMessage, CallError, OutcomeUnknown
 from mp2p_rpc.exchange import CANCELLED, Exchange
-from mp2p_rpc.frames import CallHeader, Frame, FrameType, decode_error_untrusted, encode_call, encode_frame
+from mp2p_rpc.frames import (
+    CallHeader,
+    Frame,
+    FrameType,
+    decode_error_untrusted,
+    encode_call,
+    encode_frame,
+)
 from mp2p_rpc.schema import Codec, Misfit
 
 if TYPE_CHECKING:
+    from mp2p_core import Stream
     from mp2p_rpc.interface import Interface
     from mp2p_rpc.limits import Limits
     from mp2p_rpc.method import Method
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Caller", "ResultStream", "Retry", "Sent", "make_call", "make_client"]
 
 _END: Final = encode_frame(FrameType.END)
-_ARGUMENTS, _RESULT, _ITEM, _ERROR = FrameType.ARGUMENTS, FrameType.RESULT, FrameType.ITEM, FrameType.ERROR
+_RESULT, _ITEM, _ERROR = FrameType.RESULT, FrameType.ITEM, FrameType.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +86,18 @@ class Caller:
     async def call(self, method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method that has one result, and return it."""
         body, items = method.bind(args, kwargs)
+        if not (self._interceptors or method.idempotent):
+            deadline = anyio.current_effective_deadline()
+            sent = await self._send(
+                method, random.getrandbits(64), deadline, dict(self._metadata), body, items
+            )
+            try:
+                return await sent.result()
+            finally:
+                sent.finish()
         call = self.begin(method)
-        if not self._interceptors:
-            return await self._result_of(method, call, body, items)
         with self.intercept(call):
-            return await self._result_of(method, call, body, items)
+            return await self.repeat(method, lambda: self._once(method, call, body, items))
 
     def begin(self, method: Method) -> Call:
         """Describe a call that is to be made, with the deadline of the caller's cancel scopes."""
@@ -94,7 +109,7 @@ class Caller:
             peer=self.peer.key,
             incoming=False,
             deadline=anyio.current_effective_deadline(),
-            metadata=dict(self._metadata),
+            metadata=dict(self._metadata),  # to which interceptors add
         )
 
     def intercept(self, call: Call) -> ExitStack:
@@ -105,11 +120,6 @@ class Caller:
                 stack.enter_context(each(call))
             return stack.pop_all()
         raise AssertionError("an interceptor swallowed the failure of another to begin")
-
-    async def _result_of(self, method: Method, call: Call, body: bytes, items: Any) -> Any:
-        if not method.idempotent:
-            return await self._once(method, call, body, items)
-        return await self.repeat(method, lambda: self._once(method, call, body, items))
 
     async def repeat(self, method: Method, attempt: Callable[[], Any]) -> Any:
         """Make a call, again and again if that does no harm and its outcome is unknown."""
@@ -126,67 +136,87 @@ class Caller:
     async def _once(self, method: Method, call: Call, body: bytes, items: Any) -> Any:
         sent = await self.send(method, call, body, items)
         try:
-            frame = await sent.next()
-            if frame.type is not _RESULT:
-                raise sent.broken("the answer ends before the result")
-            result = sent.decode(frame)
+            return await sent.result()
         finally:
             sent.finish()
-        return result
 
     async def send(self, method: Method, call: Call, body: bytes, items: Any) -> Sent:
         """Open a stream and send the request. Raises `Closed` when that was certainly not begun."""
+        return await self._send(method, int(call.id, 16), call.deadline, call.metadata, body, items)
+
+    async def _send(
+        self,
+        method: Method,
+        identifier: int,
+        deadline: float,
+        metadata: dict[str, str],
+        body: bytes,
+        items: Any,
+    ) -> Sent:
         if len(body) > self._limits.message:
             raise ArgumentError(
                 method.full_name,
                 f"the arguments are {len(body)} bytes, at most {self._limits.message} are sent: use a stream of items",
             )
-        left = None if call.deadline == math.inf else max(call.deadline - anyio.current_time(), 0.0)
-        header = CallHeader(
-            *(int(call.id, 16), self._interface.name, call.version, method.name, left, call.metadata)
-        )
-        request = encode_call(header) + encode_frame(_ARGUMENTS, body)
+        left = None if deadline == math.inf else max(deadline - anyio.current_time(), 0.0)
+        interface = self._interface
+        header = CallHeader(identifier, interface.name, interface.version, method.name, left, metadata)
+        request = encode_call(header, body)
         # A deadline of -inf is how anyio says that this task is cancelled: it ends here, where it waits.
-        stream = self.peer.open_stream_nowait() if call.deadline > 0 else None
+        stream = self.peer.open_stream_nowait() if deadline > 0 else None
         if stream is None:
             stream = await self.peer.open_stream()
-        exchange = Exchange(stream, self._limits.message)
-        sent = Sent(method, exchange, self._limits)
+        sent = Sent(method, stream, self._limits)
+        begun = False
         try:
-            await exchange.send(request, last=items is None)
-            sent.begun = True
+            if not stream.send_nowait(request, last=items is None):
+                await sent.send(request, last=items is None)
+            begun = True
         except StreamClosed:
-            sent.begun = True  # the peer has its answer already: it is an error
+            begun = True  # the peer has its answer already: it is an error
         except Closed as closed:
             raise OutcomeUnknown("sent", str(closed)) from closed
         finally:
-            if not sent.begun:
-                exchange.stream.abort(CANCELLED)
+            if not begun:
+                stream.abort(CANCELLED)
         if items is not None:
-            sent.pump = _Pump(method, exchange, items, self._limits)
+            sent.pump = _Pump(method, sent, items, self._limits)
             self.peer.background(sent.pump.run)
         return sent
 
 
-class Sent:
+class Sent(Exchange):
     """A call whose request is on its way: its answer is read here, for results of either kind."""
 
-    __slots__ = ("_complete", "_limits", "_method", "begun", "exchange", "items", "pump")
+    __slots__ = ("_complete", "_limits", "_method", "items", "pump")
 
-    def __init__(self, method: Method, exchange: Exchange, limits: Limits) -> None:
-        self.exchange = exchange
+    def __init__(self, method: Method, stream: Stream, limits: Limits) -> None:
+        super().__init__(stream, limits.message)
         self.pump: _Pump | None = None
-        self.begun = False
         self.items = 0
         """Items of the answer so far."""
         self._method = method
         self._limits = limits
         self._complete = False
 
+    async def result(self) -> Any:
+        """Wait for the answer, if it is to be one result, and return that. Raises CallError."""
+        try:
+            body = await self.receive_result_untrusted()
+        except Closed as error:
+            raise self._unknown(str(error)) from error
+        if body is not None:
+            self._complete = True
+            return self.decode(body)
+        frame = await self.next()
+        if frame.type is not _RESULT:
+            raise self.broken("the answer ends before the result")
+        return self.decode(frame.body)
+
     async def next(self) -> Frame:
         """Wait for the next frame of the answer that is no error. Raises CallError."""
         try:
-            frame = await self.exchange.receive_untrusted()
+            frame = await self.receive_untrusted()
             if frame is not None and frame.type is _ERROR:
                 self._complete = True
                 raise error_from(decode_error_untrusted(frame.body), self._method, self._limits)
@@ -205,10 +235,10 @@ class Sent:
         self._complete = frame.type is not _ITEM
         return frame
 
-    def decode(self, frame: Frame) -> Any:
+    def decode(self, body: bytes) -> Any:
         """Read the result in a frame, or one item of it. Raises CallError."""
         try:
-            return self._method.result.decode_untrusted(frame.body, self._limits)
+            return self._method.result.decode_untrusted(body, self._limits)
         except BadMessage as bad:
             self._complete = False
             raise bad_answer(bad, self._method) from bad
@@ -230,9 +260,9 @@ class Sent:
         if self.pump is not None:
             self.pump.scope.cancel()
         if self._complete:
-            self.exchange.stream.close_now()
+            self.stream.close_now()
         else:
-            self.exchange.stream.abort(CANCELLED)
+            self.stream.abort(CANCELLED)
 
 
 class _Pump:
@@ -311,7 +341,7 @@ class ResultStream(AsyncIterator[Any]):
                 frame = await self._next()
                 if frame.type is _ITEM:
                     assert self._sent is not None
-                    item = self._sent.decode(frame)
+                    item = self._sent.decode(frame.body)
                     self._sent.items += 1
                     ending.pop_all()
                     return item
@@ -356,7 +386,7 @@ class ResultStream(AsyncIterator[Any]):
     def __del__(self) -> None:
         # A loop that was left by `break` has let go of this: the handler must not go on for nobody.
         sent = getattr(self, "_sent", None)  # None, too, when `bind` refused the arguments
-        if sent is not None and not self._over and sent.exchange.stream.alive:
+        if sent is not None and not self._over and sent.stream.alive:
             self._finish()
 
 

@@ -39,6 +39,8 @@ __all__ = [
     "encode_call",
     "encode_error",
     "encode_frame",
+    "split_request_untrusted",
+    "split_result_untrusted",
 ]
 
 FRAME_HEADER_SIZE: Final = 5
@@ -111,6 +113,9 @@ _CALL: Final = msgspec.msgpack.Decoder(CallHeader)
 _ERROR: Final = msgspec.msgpack.Decoder(ErrorBody)
 _TYPES: Final = {int(each): each for each in FrameType}
 _SMALL: Final = (FrameType.CALL, FrameType.ERROR)
+_CALL_TYPE: Final = int(FrameType.CALL)
+_ARGUMENTS_TYPE: Final = int(FrameType.ARGUMENTS)
+_RESULT_TYPE: Final = int(FrameType.RESULT)
 
 
 def encode_frame(kind: FrameType, body: bytes = b"") -> bytes:
@@ -118,9 +123,13 @@ def encode_frame(kind: FrameType, body: bytes = b"") -> bytes:
     return _HEAD.pack(kind, len(body)) + body
 
 
-def encode_call(header: CallHeader) -> bytes:
-    """Write a CALL."""
-    return encode_frame(FrameType.CALL, _ENCODER.encode(header))
+def encode_call(header: CallHeader, arguments: bytes | None = None) -> bytes:
+    """Write a CALL, and the ARGUMENTS behind it."""
+    body = _ENCODER.encode(header)
+    head = _HEAD.pack(_CALL_TYPE, len(body))
+    if arguments is None:
+        return head + body
+    return b"".join((head, body, _HEAD.pack(_ARGUMENTS_TYPE, len(arguments)), arguments))
 
 
 def encode_error(body: ErrorBody) -> bytes:
@@ -142,6 +151,34 @@ def decode_error_untrusted(body: bytes) -> ErrorBody:
         return _ERROR.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadMessage("malformed", "the answer's ERROR cannot be read") from error
+
+
+def split_request_untrusted(data: bytes) -> tuple[bytes, bytes] | None:
+    """Return the bodies of a CALL and ARGUMENTS that are all there is; None for anything else.
+
+    Most requests come so. `FrameReader` reads the others, and says what is wrong with them.
+    """
+    if len(data) < 2 * FRAME_HEADER_SIZE:
+        return None
+    kind, size = _HEAD.unpack_from(data)
+    middle = FRAME_HEADER_SIZE + size
+    start = middle + FRAME_HEADER_SIZE
+    if kind != _CALL_TYPE or size > MAX_HEADER_SIZE or start > len(data):
+        return None
+    kind, size = _HEAD.unpack_from(data, middle)
+    if kind != _ARGUMENTS_TYPE or start + size != len(data):
+        return None
+    return data[FRAME_HEADER_SIZE:middle], data[start:]
+
+
+def split_result_untrusted(data: bytes) -> bytes | None:
+    """Return the body of a RESULT that is all there is; None for anything else, as `split_request_untrusted`."""
+    if len(data) < FRAME_HEADER_SIZE or _HEAD.unpack_from(data) != (
+        _RESULT_TYPE,
+        len(data) - FRAME_HEADER_SIZE,
+    ):
+        return None
+    return data[FRAME_HEADER_SIZE:]
 
 
 class UnknownFrame(BadMessage):

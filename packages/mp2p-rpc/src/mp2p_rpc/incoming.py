@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from mp2p_core import Closed, StreamClosed, StreamReset
 from mp2p_core.boundary import Boundary
 from mp2p_rpc.answers import describe_bad_message, refusal
-from mp2p_rpc.call import Call, enter_call, leave_call
-from mp2p_rpc.errors import BadMessage, RequestRefused
+from mp2p_rpc.call import CURRENT, Call
+from mp2p_rpc.errors import BadMessage
 from mp2p_rpc.exchange import STOPPED, Exchange
 from mp2p_rpc.frames import (
     MAX_HEADER_SIZE,
@@ -29,12 +27,17 @@ from mp2p_rpc.frames import (
     decode_call_untrusted,
     encode_error,
     encode_frame,
+    split_request_untrusted,
 )
-from mp2p_rpc.schema import Codec, Misfit
+from mp2p_rpc.items import BadItem, Items
+from mp2p_rpc.method import Shape
+from mp2p_rpc.schema import Misfit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mp2p_core import Stream
-    from mp2p_rpc.limits import Limits
+    from mp2p_rpc.call import Interceptor
     from mp2p_rpc.method import Method
     from mp2p_rpc.node import Peer
     from mp2p_rpc.offer import Offer
@@ -46,6 +49,7 @@ _log = logging.getLogger("mp2p.rpc")
 
 _END: Final = encode_frame(FrameType.END)
 _CALL, _ARGUMENTS, _RESULT = FrameType.CALL, FrameType.ARGUMENTS, FrameType.RESULT
+_ONE_RESULT: Final = (Shape.UNARY, Shape.CLIENT_STREAM)
 _LARGE: Final = 65536
 """Bytes of a request from which on only a few of a peer's are read at a time."""
 
@@ -58,7 +62,9 @@ class Incoming:
     _target: Any = None
     _method: Method | None = None
     _arguments: dict[str, Any]
+    _deadline = math.inf
     _call: Call | None = None
+    _exchange: Exchange | None = None
     _scope: anyio.CancelScope | None = None
     _answered = _abandoned = _stopped = _entered = _left = False
     _error: Exception | None = None
@@ -67,7 +73,6 @@ class Incoming:
         self._server = server
         self._peer = peer
         self._stream = stream
-        self._exchange = Exchange(stream, MAX_HEADER_SIZE)
         stream.abandoned = self.abandon
 
     # --- the request ----------------------------------------------------------------------------------
@@ -75,36 +80,58 @@ class Incoming:
     def begin(self) -> None:
         """Read what is here; wait for the rest in a task of its own. Never raises for what the peer sends."""
         try:
-            while (frame := self._exchange.receive_nowait_untrusted()) is not None:
-                if self._take_untrusted(frame):
-                    return
+            if self._begin_untrusted():
+                return
         except BadMessage as bad:
             if not self._pass_on(bad):
                 self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed):
             self._end()
         else:
-            self._server.tasks.start_soon(self._read_on)
+            self._server.tasks.start_soon(self._read_on, self._frames)
 
-    async def _read_on(self) -> None:
+    def _begin_untrusted(self) -> bool:
+        """Take what is here of the request; True when there is no more to read. Raises BadMessage, and as `Stream`."""
+        if (whole := self._stream.receive_whole_nowait()) is not None:
+            if (request := split_request_untrusted(whole)) is not None:
+                header, arguments = request
+                if not self._take_header(decode_call_untrusted(header)):
+                    self._take_arguments(arguments)
+                return True
+            self._frames.feed(whole)
+        while (frame := self._frames.receive_nowait_untrusted()) is not None:
+            if self._take_untrusted(frame):
+                return True
+        return False
+
+    @property
+    def _frames(self) -> Exchange:
+        """The stream as frames: made for requests that are not whole yet, items, and answers that have to wait."""
+        if self._exchange is None:
+            self._exchange = Exchange(self._stream, MAX_HEADER_SIZE)
+            if self._offer is not None:
+                self._exchange.limit = self._offer.limits.message
+        return self._exchange
+
+    async def _read_on(self, exchange: Exchange) -> None:
         try:
-            if self._exchange.wanted > _LARGE:
+            if exchange.wanted > _LARGE:
                 # Attack: a hundred requests that are never finished, each as large as can be.
                 async with self._peer.large_requests:
-                    await self._read_rest()
+                    await self._read_rest(exchange)
             else:
-                await self._read_rest()
+                await self._read_rest(exchange)
         except BadMessage as bad:
             if not self._pass_on(bad):
                 self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed, anyio.ClosedResourceError):
             self._end()
 
-    async def _read_rest(self) -> None:
-        while (frame := await self._exchange.receive_untrusted()) is not None:
+    async def _read_rest(self, exchange: Exchange) -> None:
+        while (frame := await exchange.receive_untrusted()) is not None:
             if self._take_untrusted(frame):
                 return
-            if self._exchange.wanted > _LARGE and self._peer.large_requests.value:
+            if exchange.wanted > _LARGE and self._peer.large_requests.value:
                 continue
         raise BadMessage("malformed", "the request ends before its arguments")
 
@@ -112,7 +139,7 @@ class Incoming:
         """Leave a stream of another protocol to whoever has asked for such; tells whether anybody has."""
         if self._header is not None or not isinstance(bad, UnknownFrame):
             return False
-        data = self._exchange.unread
+        data = self._frames.unread
         if not self._server.wants(data[0], self._peer):
             return False
         self._end()
@@ -148,24 +175,33 @@ class Incoming:
             return self._refuse(ErrorBody(ErrorKind.BUSY, "", f"{limits.calls_per_peer} calls of this key"))
         if found.offer.full:
             return self._refuse(ErrorBody(ErrorKind.BUSY, "", "as many calls wait as may"))
-        deadline = math.inf
         if header.timeout is not None:
             if not header.timeout > 0:
                 return self._refuse(ErrorBody(ErrorKind.DEADLINE))
-            deadline = anyio.current_time() + header.timeout
-        self._call = Call(
-            id=f"{header.id & 0xFFFFFFFFFFFFFFFF:016x}",
-            method=name,
-            version=header.version,
-            shape=method.shape,
-            peer=key,
-            incoming=True,
-            deadline=deadline,
-            metadata=header.metadata,
-        )
-        self._exchange.limit = limits.message
+            self._deadline = anyio.current_time() + header.timeout
+        if self._exchange is not None:
+            self._exchange.limit = limits.message
         self._stream.serve()
         return False
+
+    @property
+    def call(self) -> Call:
+        """The call, as handlers and interceptors see it."""
+        if self._call is None:
+            header, method = self._header, self._method
+            assert header is not None
+            assert method is not None
+            self._call = Call(
+                id=f"{header.id & 0xFFFFFFFFFFFFFFFF:016x}",
+                method=method.full_name,
+                version=header.version,
+                shape=method.shape,
+                peer=self._peer.key,
+                incoming=True,
+                deadline=self._deadline,
+                metadata=header.metadata,
+            )
+        return self._call
 
     def _deny(self, header: CallHeader, name: str, exists: bool) -> bool:
         """Refuse what is not there, or not for this key; who may call nothing is not told which."""
@@ -232,7 +268,8 @@ class Incoming:
         """Answer with an error where nothing can be awaited, or give the stream up if there is no room for it."""
         self._answered = True
         with suppress(StreamClosed, Closed):
-            if not self._exchange.torn and self._stream.send_nowait(encode_error(body), last=True):
+            torn = self._exchange is not None and self._exchange.torn
+            if not torn and self._stream.send_nowait(encode_error(body), last=True):
                 self._stream.close_now()
         self._stream.abort(STOPPED)
 
@@ -244,24 +281,23 @@ class Incoming:
 
     async def run(self, scope: anyio.CancelScope) -> bool:
         """Run the handler and answer with its result; False when it has none, and `settle` is to say why."""
-        call = self._call
-        assert call is not None
         assert self._offer is not None
         if self._over:
             return False
         self._scope = scope
-        if call.deadline != math.inf:
-            scope.deadline = call.deadline
-        token = enter_call(call)
+        if self._deadline != math.inf:
+            scope.deadline = self._deadline
+        interceptors = self._offer.interceptors
+        token = CURRENT.set(self)
         try:
             with Boundary() as boundary:
-                await self._handle(self._offer.interceptors)
+                await (self._intercept(interceptors) if interceptors else self._handle())
         finally:
-            leave_call(token)
+            CURRENT.reset(token)
         self._error = boundary.error
         if not self._answered:
             return False
-        if call.deadline != math.inf:
+        if self._deadline != math.inf:
             scope.deadline = math.inf
         self._leave()
         return True
@@ -300,30 +336,32 @@ class Incoming:
         with anyio.CancelScope() as self._scope, suppress(StreamClosed, Closed, anyio.ClosedResourceError):
             await self._send(answer, last=True)
 
-    async def _handle(self, interceptors: Any) -> None:
+    async def _intercept(self, interceptors: Sequence[Interceptor]) -> None:
+        with ExitStack() as stack:
+            for each in interceptors:
+                stack.enter_context(each(self.call))
+            await self._handle()
+
+    async def _handle(self) -> None:
         method = self._method
         assert method is not None
-        assert self._call is not None
         function = getattr(self._target, method.attribute)
         if method.items_name is not None:
             assert method.items is not None
             assert self._offer is not None
-            self._arguments[method.items_name] = _Items(self._exchange, method.items, self._offer.limits)
-        with ExitStack() as stack:
-            for each in interceptors:
-                stack.enter_context(each(self._call))
-            if not method.shape.streams_results:
-                result = await function(**self._arguments)
-                await self._send(encode_frame(_RESULT, self._encode(result)), last=True)
-                return
-            iterator = function(**self._arguments)
-            try:
-                async for item in iterator:
-                    await self._send(encode_frame(FrameType.ITEM, self._encode(item)))
-            finally:
-                if (close := getattr(iterator, "aclose", None)) is not None:
-                    await close()
-            await self._send(_END, last=True)
+            self._arguments[method.items_name] = Items(self._frames, method.items, self._offer.limits)
+        if method.shape in _ONE_RESULT:
+            result = await function(**self._arguments)
+            await self._send(encode_frame(_RESULT, self._encode(result)), last=True)
+            return
+        iterator = function(**self._arguments)
+        try:
+            async for item in iterator:
+                await self._send(encode_frame(FrameType.ITEM, self._encode(item)))
+        finally:
+            if (close := getattr(iterator, "aclose", None)) is not None:
+                await close()
+        await self._send(_END, last=True)
 
     def _encode(self, value: Any) -> bytes:
         assert self._method is not None
@@ -334,18 +372,19 @@ class Incoming:
         return data
 
     async def _send(self, data: bytes, *, last: bool = False) -> None:
-        await self._exchange.send(data, last=last)
+        if not (last and self._exchange is None and self._stream.send_nowait(data, last=True)):
+            await self._frames.send(data, last=last)
         if last:
             self._answered = True
 
     def _answer_to(self, error: Exception) -> ErrorBody:
         """Decide what a caller is told of what has ended its call: never more than the handler meant to say."""
         assert self._method is not None
-        assert self._call is not None
-        if isinstance(error, _BadItem):
+        if isinstance(error, BadItem):
             return ErrorBody(ErrorKind.REQUEST, error.reason, str(error))
+        call = self.call
         if isinstance(error, Misfit):
-            _log.error("call %s of %s: the result does not fit: %s", self._call.id, self._call.method, error)
+            _log.error("call %s of %s: the result does not fit: %s", call.id, call.method, error)
             return ErrorBody(ErrorKind.RESULT, "", str(error)[:1024], error.path[:1024])
         try:
             if (meant := refusal(error, self._method)) is not None:
@@ -355,46 +394,10 @@ class Incoming:
         incident = f"{random.getrandbits(32):08x}"
         _log.error(
             "call %s of %s by %s failed: incident %s",
-            self._call.id,
-            self._call.method,
-            self._call.peer,
+            call.id,
+            call.method,
+            call.peer,
             incident,
             exc_info=error,
         )
         return ErrorBody(ErrorKind.INTERNAL, incident)
-
-
-class _BadItem(RequestRefused):
-    """What an item that cannot be read raises in the handler; one that lets it pass has its caller told."""
-
-
-class _Items(AsyncIterator[Any]):
-    """The items that a caller sends, as its handler reads them: at the handler's pace."""
-
-    def __init__(self, exchange: Exchange, codec: Codec, limits: Limits) -> None:
-        self._exchange = exchange
-        self._codec = codec
-        self._limits = limits
-        self._over = False
-
-    def __aiter__(self) -> _Items:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self._over:
-            raise StopAsyncIteration
-        try:
-            try:
-                frame = await self._exchange.receive_untrusted()
-            except (StreamReset, Closed, anyio.ClosedResourceError):
-                await checkpoint()  # the caller has given the call up: its handler is cancelled, here
-                frame = None
-            if frame is not None and frame.type is FrameType.ITEM:
-                return self._codec.decode_untrusted(frame.body, self._limits)
-            if frame is None or frame.type is not FrameType.END:
-                raise BadMessage("malformed", "the items of the request break off")
-        except BadMessage as bad:
-            self._over = True
-            raise _BadItem(bad.reason, f"an item of the request: {bad}") from bad
-        self._over = True
-        raise StopAsyncIteration
