@@ -16,7 +16,8 @@ Layers, lowest first; a module imports only from those before it:
     method
     interface
     call, access, answers, exchange, workers
-    client, items, offer, outbox, topic, topic_status
+    items, sent
+    client, offer, outbox, topic, topic_status
     directory, followed, publication
     desk, untyped
     incoming, subscription

@@ -173,10 +173,10 @@ def split_request_untrusted(data: bytes) -> tuple[bytes, bytes] | None:
 
 def split_result_untrusted(data: bytes) -> bytes | None:
     """Return the body of a RESULT that is all there is; None for anything else, as `split_request_untrusted`."""
-    if len(data) < FRAME_HEADER_SIZE or _HEAD.unpack_from(data) != (
-        _RESULT_TYPE,
-        len(data) - FRAME_HEADER_SIZE,
-    ):
+    if len(data) < FRAME_HEADER_SIZE:
+        return None
+    kind, size = _HEAD.unpack_from(data)
+    if kind != _RESULT_TYPE or FRAME_HEADER_SIZE + size != len(data):
         return None
     return data[FRAME_HEADER_SIZE:]
 
