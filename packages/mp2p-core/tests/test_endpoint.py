@@ -17,7 +17,9 @@ from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.events import Accepted, Connected, ConnectFailed, ConnectionClosed, MessageReceived
 from mp2p_core.proto.frames import (
+    Ack,
     Close,
+    Msg,
     Ping,
     encode_ack,
     encode_close,
@@ -370,6 +372,46 @@ def test_a_responder_asks_for_an_acknowledgement_until_it_has_one() -> None:
     session = bench.endpoint.connections()[0].session
     assert session.heard_by_peer
     assert session.packer.rtt.smoothed < c.INITIAL_RTT, "and it knows the round-trip time"
+
+
+def test_what_the_application_answers_at_once_takes_the_acknowledgement_along() -> None:
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    (resp,) = bench.feed(puppet.init())
+    puppet.read_resp(resp.data)
+    assert bench.feed(puppet.seal(encode_msg(b"question"))) == []
+    (connection,) = bench.endpoint.connections()
+    connection.send_message(b"answer")
+    bench.endpoint.flush(connection)
+    (out,) = bench.collect()
+    frames = parse_frames_untrusted(puppet.open(out.data))
+    assert [type(frame) for frame in frames] == [Ack, Msg], "one packet, which is acknowledged without a PING"
+
+
+def test_a_responder_with_nothing_to_say_acknowledges_in_25_ms_and_asks_then() -> None:
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    (resp,) = bench.feed(puppet.init())
+    puppet.read_resp(resp.data)
+    assert bench.feed(puppet.seal(encode_msg(b"question"))) == []
+    assert bench.advance(c.MAX_ACK_DELAY - 0.001) == []
+    (out,) = bench.advance(0.001)
+    assert [type(frame) for frame in parse_frames_untrusted(puppet.open(out.data))] == [Ack, Ping]
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_the_first_packet_asks_for_an_acknowledgement_unless_something_in_it_does(says: bool) -> None:
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    resp = puppet.resp(bench.dial(puppet.key))
+    bench.endpoint.receive(0, Train(Path(Puppet.SOURCE), (resp,), len(resp)), bench.now)
+    if says:
+        (connection,) = bench.endpoint.connections()
+        connection.send_message(b"question")
+    (out,) = bench.collect()
+    assert [type(frame) for frame in parse_frames_untrusted(puppet.open(out.data))] == [Msg if says else Ping]
+    (again,) = bench.advance(c.CONFIRM_SCHEDULE[0])[:1]
+    assert [type(frame) for frame in parse_frames_untrusted(puppet.open(again.data))] == [Ping]
 
 
 def test_an_unanswered_call_fails_with_its_stage() -> None:

@@ -197,9 +197,10 @@ ALL = 1_000_000
 @pytest.mark.parametrize(
     ("messages", "first", "orders"),
     [
+        (0, 0, ALL),
         (1, 0, ALL),
         (1, 1, 300),
-        (2, 0, 300),
+        (2, 0, 400),
         pytest.param(1, 1, ALL, marks=pytest.mark.soak),
         pytest.param(2, 0, ALL, marks=pytest.mark.soak),
     ],
@@ -231,7 +232,9 @@ def test_H10_every_order_ends_in_one_session_and_loses_nothing(
             spare = next(session for session in run.large.sessions if session.initiator)
             assert spare.closing.code == c.CLOSE_SUPERSEDED
             assert spare.state is SessionState.CLOSING
-    assert runs >= 30
+    assert runs >= (30 if (messages, first) != (1, 0) else 9), (
+        "what is said at once takes the first ACKs along"
+    )
     assert merged > runs / 4
 
 

@@ -114,8 +114,6 @@ class Session:
             now=now,
         )
         self.roaming = Roaming(paths, self.packer, epoch.path)
-        if initiator:
-            self.packer.ping()  # DATA 0 asks for an acknowledgement: the key confirmation
         self._stale = False  # the keys are too old to send under, and no new ones have come
 
     @property
@@ -253,14 +251,20 @@ class Session:
             code = c.CLOSE_PROTOCOL if str(error).startswith("ack of") else c.CLOSE_BAD_FRAME
             self.close(code, f"bad frame: {error}", now)
             return
-        if eliciting and not (self.heard_by_peer or self.initiator):
-            # A responder asks in turn: it learns when the peer has heard it, and the round-trip time.
-            packer.ping()
         packer.acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
+        self._ask_back(now)
         if number > highest and self.state is _OPEN:
             self.roaming.follow_untrusted(frames, channel, path, now)
         if self.state is SessionState.CLOSING:
             self.closing.heard_late(now, packer.rtt.smoothed)
+
+    def _ask_back(self, now: float) -> None:
+        """Have a responder's acknowledgement ask in turn, until it knows that the peer hears it, and how far it is.
+
+        What the application says asks as well. So an acknowledgement that still waits for that asks nothing yet.
+        """
+        if not (self.heard_by_peer or self.initiator) and self.packer.acks.deadline <= now:
+            self.packer.ping()
 
     def _peer_closed(self, frame: Close, now: float) -> None:
         if self.state is _OPEN:
@@ -297,6 +301,8 @@ class Session:
         if now >= self.epochs.seals_until:
             self._stale = True
             return
+        if self._confirms and not packer.waiting(now):
+            packer.ping()  # nothing of the application's rides along, which would ask for an acknowledgement too
         if self.state in _LIVE:
             while packer.next_number < c.MAX_PACKET_NUMBER:
                 number = packer.next_number
@@ -320,7 +326,17 @@ class Session:
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""
-        return self.closing.due or self.packer.waiting(now) or self.roaming.paths.next_at <= now
+        return (
+            self._confirms
+            or self.closing.due
+            or self.packer.waiting(now)
+            or self.roaming.paths.next_at <= now
+        )
+
+    @property
+    def _confirms(self) -> bool:
+        """Whether the first packet is due, which confirms the keys."""
+        return self.state is SessionState.CONFIRMING and not self.packer.next_number
 
     # --- keys ---------------------------------------------------------------------------------------
 
@@ -365,6 +381,7 @@ class Session:
         if state is _OPEN:
             if now >= self.epochs.next_at:
                 self.epochs.handle_timeout(now)
+            self._ask_back(now)
             if now >= liveness.ends_at:
                 self._fall_silent(f"nothing heard for {liveness.idle_timeout:g} s", now)
             elif now >= liveness.probe_at:
