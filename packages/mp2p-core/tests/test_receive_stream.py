@@ -190,6 +190,19 @@ def test_F8_the_credit_of_the_connection_binds_too() -> None:
     assert _code(streams[4], 0, b"x") == c.CLOSE_FLOW
 
 
+def test_F8_a_stream_that_comes_in_one_piece_has_no_more_credit_than_others() -> None:
+    stream, budget = _stream()
+    assert _code(stream, 0, bytes(c.STREAM_WINDOW + 1), last=True) == c.CLOSE_FLOW
+    assert stream.held == 0
+    budget = ReceiveBudget()
+    streams = [ReceiveStream(2 * i, budget) for i in range(5)]
+    for stream in streams[:4]:
+        _give(stream, 0, bytes(c.STREAM_WINDOW), last=True)
+    assert _code(streams[4], 0, b"x", last=True) == c.CLOSE_FLOW
+    assert streams[0].take_whole() == bytes(c.STREAM_WINDOW)
+    assert budget.credit.read == c.STREAM_WINDOW
+
+
 def test_F8_every_other_byte_ends_with_code_9() -> None:
     stream, budget = _stream()
     for i in range(c.MAX_PIECES):

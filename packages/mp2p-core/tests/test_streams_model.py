@@ -328,7 +328,7 @@ class StreamsMachine(RuleBasedStateMachine):
             assert sizes["control"] <= 3 * live + 2
             assert sizes["queued"] <= 2 * live
             assert sizes["gone"] <= c.FORGOTTEN_STREAMS
-            foreign = [each for n, each in side.table.live.items() if n & 1 != side.table._parity]
+            foreign = [each for n, each in side.table.live.items() if n & 1 != side.table.parity]
             parting = [each for each in foreign if each.parting]
             assert len(foreign) - len(parting) <= c.MAX_OPEN_STREAMS
             assert side.table._parting == len(parting) <= c.MAX_OPEN_STREAMS

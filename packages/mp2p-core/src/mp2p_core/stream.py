@@ -281,7 +281,12 @@ class Stream(ByteStream):
         self._receiving = True
         try:
             while not self._begun:
-                await self._until_readable()
+                self._check_open()
+                signal = self._readable = self._make_signal()
+                try:
+                    await signal.wait()
+                finally:
+                    self._readable = None
             return self.receive_whole_nowait()
         finally:
             self._receiving = False

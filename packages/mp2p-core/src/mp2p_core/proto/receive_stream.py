@@ -67,7 +67,14 @@ class ReceiveStream:
 
     def receive_untrusted(self, offset: int, data: memoryview, *, last: bool) -> None:
         """Take the body of a STREAM frame. Raises StreamError."""
-        end = offset + len(data)
+        size = len(data)
+        if last and size and not (offset or self.touched):
+            # All of it: most streams are one small message, which comes whole.
+            self._grow_untrusted(size)
+            self.final = self._next = size
+            self._ready.append(_own(data))
+            return
+        end = offset + size
         self._check_final_untrusted(end, last=last)
         grown = end - self.credit.received
         if grown > 0:

@@ -123,6 +123,8 @@ class SendStream:
     in_ready = in_urgent = False
     _acked: Spans | None = None
     _lost: Spans | None = None
+    finished = False
+    """Whether the peer has acknowledged everything, the end included."""
     _end_due = False  # the end has to be said, for the first time or again
     _end_acked = False
 
@@ -182,7 +184,8 @@ class SendStream:
                 return False
             self.finish()
             return True
-        self.check_open()
+        if self.final is not None or self.reset_code is not None:  # by us, or for a STOP
+            self.check_open()
         self._chunks.append(data)
         self._starts.append(0)
         shared.unsent += size
@@ -228,11 +231,6 @@ class SendStream:
     def urgent(self) -> bool:
         """Whether there is something that needs no credit: what was lost, or a bare end."""
         return bool(self._lost) or (self._end_due and self.next == self.final)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the peer has acknowledged everything, the end included."""
-        return self._end_acked and self.base == self.final and self.reset_code is None
 
     @property
     def unfinished(self) -> int:
@@ -347,7 +345,8 @@ class SendStream:
                 self.base = end
                 self._chunks.clear()
                 self._starts.clear()
-                return self.reset_code is None
+                self.finished = self.reset_code is None
+                return self.finished
         if self._lost:
             self._lost.remove(start, end)
         if start > self.base:
@@ -357,6 +356,7 @@ class SendStream:
             return False
         if end > self.base:
             self._release(end)
+        self.finished = self._end_acked and self.base == self.final and self.reset_code is None
         return self.finished
 
     def _release(self, end: int) -> None:

@@ -70,8 +70,8 @@ class StreamTable:
     """The live streams of a connection, and the numbers of all."""
 
     __slots__ = (
-        "_accepted", "_cancelled_at", "_gone", "_open_limit", "_open_wanted", "_opened", "_parity", "_parting",
-        "_retired", "accept_limit", "events", "live", "receiving", "sending", "tells_finished",
+        "_accepted", "_cancelled_at", "_gone", "_open_limit", "_open_wanted", "_opened", "_parting", "_retired",
+        "accept_limit", "events", "live", "parity", "receiving", "sending", "tells_finished",
     )  # fmt: skip
 
     def __init__(self, *, initiator: bool) -> None:
@@ -85,7 +85,8 @@ class StreamTable:
         self.live: dict[int, LiveStream] = {}
         self.accept_limit = c.MAX_OPEN_STREAMS
         """How many streams the peer may open, from the first on: our MAX_STREAMS."""
-        self._parity = 0 if initiator else 1
+        self.parity = 0 if initiator else 1
+        """The last bit of the numbers of our streams."""
         self._opened = 0  # streams of ours ever opened
         self._open_limit = c.MAX_OPEN_STREAMS  # the peer's MAX_STREAMS
         self._open_wanted = False
@@ -104,7 +105,7 @@ class StreamTable:
         if self._opened >= self._open_limit:
             self._open_wanted = True
             return None
-        number = 2 * self._opened + self._parity
+        number = 2 * self._opened + self.parity
         self._opened += 1
         self._add(number)
         return number
@@ -113,7 +114,7 @@ class StreamTable:
         """Return a stream; None when it is gone. Raises UsageError when it never was."""
         live = self.live.get(number)
         if live is None:
-            known = self._opened if number & 1 == self._parity else self._accepted
+            known = self._opened if number & 1 == self.parity else self._accepted
             if not 0 <= number >> 1 < known:
                 raise UsageError(f"stream {number} was never opened")
         return live
@@ -143,7 +144,7 @@ class StreamTable:
         if live is not None:
             return live
         index = number >> 1
-        if number & 1 == self._parity:
+        if number & 1 == self.parity:
             if index >= self._opened:
                 raise StreamError(c.CLOSE_PROTOCOL, f"stream {number} was never opened")
             return None
@@ -152,7 +153,7 @@ class StreamTable:
         if index >= self.accept_limit:
             raise StreamError(c.CLOSE_STREAMS, f"stream {number} opened, {self.accept_limit} allowed")
         while self._accepted <= index:
-            opened = 2 * self._accepted + 1 - self._parity
+            opened = 2 * self._accepted + 1 - self.parity
             self._accepted += 1
             self._add(opened).receive.readable_told = True
             self.events.append(StreamEvent(StreamEventKind.OPENED, opened))
@@ -176,7 +177,7 @@ class StreamTable:
 
     def count_cancelled_untrusted(self, number: int, live: LiveStream, now: float) -> None:
         """Count a stream that the peer opened and cancels before the application has done anything with it."""
-        if live.cancelled or live.send.served or number & 1 == self._parity:
+        if live.cancelled or live.send.served or number & 1 == self.parity:
             return
         live.cancelled = True
         times = self._cancelled_at
@@ -210,13 +211,13 @@ class StreamTable:
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
         """Forget a stream that has ended in every respect; True when it has."""
         send, receive = live.send, live.receive
-        if not (send.told and receive.told and send.done) or receive.final is None:
+        if not (send.told and receive.told and (send.finished or send.reset_acked)) or receive.final is None:
             return False
         del self.live[number]
         if len(self._gone) >= c.FORGOTTEN_STREAMS:
             del self._gone[next(iter(self._gone))]
         self._gone[number] = receive.final
-        if number & 1 != self._parity:
+        if number & 1 != self.parity:
             self._retired += 1
             self._parting -= live.parting
         return True
@@ -229,7 +230,7 @@ class StreamTable:
         holds few bytes.
         """
         if (
-            number & 1 == self._parity
+            number & 1 == self.parity
             or not live.receive.told
             or live.receive.final is None
             or live.send.written > c.JOIN_SIZE

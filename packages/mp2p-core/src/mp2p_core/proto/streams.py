@@ -119,7 +119,8 @@ class Streams:
 
     def write_last(self, stream: int, data: bytes) -> bool:
         """Do what `write`, of all of `data`, and `finish` do; False, and nothing, when there is no room."""
-        live = self.table.get(stream)
+        table = self.table
+        live = table.live.get(stream) or table.get(stream)
         send = live.send
         try:
             if not send.write_last(data):
@@ -128,8 +129,12 @@ class Streams:
             self._forget_if_done(stream, live)
             raise
         if not send.in_ready:
-            self._queue(send)
-        if self.table.part(stream, live):
+            if data and not send.next:  # the first that is sent, for which there is credit
+                send.in_ready = True
+                self._ready.append(send)
+            else:
+                self._queue(send)
+        if stream & 1 != table.parity and table.part(stream, live):
             self._control[MAX_STREAMS, 0] = None
         return True
 
@@ -190,7 +195,8 @@ class Streams:
             return None
         if self._receiving.update_due:
             self._tell_max_data()
-        self._forget_if_done(stream, live)
+        if live.send.told:
+            self._forget_if_done(stream, live)
         return whole
 
     def readable(self, stream: int) -> bool:
@@ -228,7 +234,7 @@ class Streams:
         """Take a frame. Raises StreamError, whose code the connection closes with."""
         self._receiving.now = now
         if isinstance(frame, StreamData):
-            live = self.table.reach_untrusted(frame.stream)
+            live = self.table.live.get(frame.stream) or self.table.reach_untrusted(frame.stream)
             if live is None:
                 self.table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
                 return
@@ -349,11 +355,12 @@ class Streams:
                 if send.in_urgent and not send.urgent:
                     send.in_urgent = False
                     self._urgent.remove(send)
-                if send.unsent and not send.in_ready:
-                    self._queue(send)
                 if finished:
                     self.table.tell_finished(number)
-                    self._forget_if_done(number, live)
+                    if live.receive.told:
+                        self._forget_if_done(number, live)
+                elif not send.in_ready and send.unsent:
+                    self._queue(send)
             elif kind == RESET:
                 send.reset_acked = True
                 self._forget_if_done(number, live)
@@ -400,7 +407,7 @@ class Streams:
         if self._control:
             for kind in _OF_A_STREAM:
                 self._control.pop((kind, number), None)
-        if self.table.raise_accept_limit():
+        if number & 1 != self.table.parity and self.table.raise_accept_limit():
             self._control[MAX_STREAMS, 0] = None
 
 
