@@ -67,7 +67,7 @@ class Side:
         return self.give(now)
 
     def give(self, now: float) -> list[bytes]:
-        return [part for out in self.endpoint.transmits(now) for part in out.train.datagrams()]
+        return [part for _, train in self.endpoint.transmits(now) for part in train.datagrams()]
 
 
 def make(draws: dict[str, list[bytes]] | None) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.addresses import pack_ipv4
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.events import Accepted, Connected, ConnectFailed, ConnectionClosed, MessageReceived
 from mp2p_core.proto.frames import (
     Ack,
@@ -28,7 +27,7 @@ from mp2p_core.proto.frames import (
 )
 from mp2p_core.proto.identity import Identity
 from mp2p_core.proto.responder import ChannelInfo
-from mp2p_core.proto.transmit import trains
+from mp2p_core.proto.transmit import Packet, trains
 from mp2p_core.testing.puppet import Bench, CountingSuite, Puppet, restamp
 from mp2p_core.testing.simulation import Datagram
 from mp2p_core.transport import Path, Train
@@ -154,7 +153,7 @@ def test_packets_are_sent_as_trains() -> None:
     path = Path(Puppet.SOURCE)
     sizes = [9, 9, 9, 5, 9, 9, 10, 10, 3, 3]
     packets = [bytes([n]) * size for n, size in enumerate(sizes)]
-    made = list(trains(path, [Packet(packet, len(packet)) for packet in packets]))
+    made = list(trains(path, [(packet, len(packet)) for packet in packets]))
     assert [len(train.buffers) for train in made] == [4, 2, 3, 1]
     assert [datagram for train in made for datagram in train.datagrams()] == packets
     assert list(trains(path, [])) == []
@@ -162,8 +161,8 @@ def test_packets_are_sent_as_trains() -> None:
 
 def test_a_shorter_datagram_ends_a_train() -> None:
     path = Path(Puppet.SOURCE)
-    small, large = Packet(b"s" * 9, 9), Packet(b"hhhbbbbbbhhhbb", 9)
-    made = list(trains(path, [small, large, Packet(b"t" * 9, 9), Packet(b"u" * 9, 9)]))
+    small, large = (b"s" * 9, 9), (b"hhhbbbbbbhhhbb", 9)
+    made = list(trains(path, [small, large, (b"t" * 9, 9), (b"u" * 9, 9)]))
     assert [list(train.datagrams()) for train in made] == [
         [b"s" * 9, b"hhhbbbbbb", b"hhhbb"],
         [b"t" * 9, b"u" * 9],
@@ -172,14 +171,14 @@ def test_a_shorter_datagram_ends_a_train() -> None:
 
 def test_large_packets_whose_datagrams_are_all_full_share_a_train() -> None:
     path = Path(Puppet.SOURCE)
-    full, short = Packet(b"hhhbbbbbb" * 2, 9), Packet(b"hhhbbbbbbhh", 9)
-    made = list(trains(path, [full, full, short, full, Packet(b"t" * 9, 9), Packet(b"hhhbbbb" * 2, 7), full]))
+    full, short = (b"hhhbbbbbb" * 2, 9), (b"hhhbbbbbbhh", 9)
+    made = list(trains(path, [full, full, short, full, (b"t" * 9, 9), (b"hhhbbbb" * 2, 7), full]))
     assert [(len(train.buffers), train.segment_size) for train in made] == [(3, 9), (2, 9), (1, 7), (1, 9)]
     assert [set(map(len, train.datagrams())) for train in made] == [{9, 2}, {9}, {7}, {9}]
 
 
 def test_a_train_holds_no_more_than_one_call_takes() -> None:
-    packets = [Packet(bytes(1452 * 12), 1452)] * 9
+    packets = [(bytes(1452 * 12), 1452)] * 9
     assert [len(train.buffers) for train in trains(Path(Puppet.SOURCE), packets)] == [3, 3, 3]
 
 
@@ -190,7 +189,7 @@ def test_a_large_packet_leaves_before_the_next_one_is_sealed() -> None:
     def packets() -> Iterator[Packet]:
         for n in range(4):
             sealed.append(n)
-            yield Packet(b"hhhbbbbbbhhhbb", 9)
+            yield (b"hhhbbbbbbhhhbb", 9)
 
     gone = 0
     for train in trains(Path(Puppet.SOURCE), packets()):
@@ -281,7 +280,7 @@ def test_several_targets_are_tried_at_once_and_one_wins() -> None:
     bench.groups[1] = bench.group
     targets = [(0, bench.group), (1, bench.group)]
     number = bench.endpoint.connect(puppet.key, targets, timestamp=1, timeout=20.0, now=bench.now)
-    inits = [(t.channel, t.train.buffers[0]) for t in bench.endpoint.transmits(bench.now)]
+    inits = [(channel, train.buffers[0]) for channel, train in bench.endpoint.transmits(bench.now)]
     assert [channel for channel, _ in inits] == [0, 1]
     assert inits[0][1] != inits[1][1]
     first, second = puppet.resp(inits[1][1]), twin.resp(inits[0][1])

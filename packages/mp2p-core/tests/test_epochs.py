@@ -78,7 +78,7 @@ def test_traffic_is_counted_under_all_keys_together() -> None:
     epochs.opened(offered, 50.1)
     offered.seal(1, b"second", 1, 1200)
     epochs.install(asked, 100.1)
-    sealed = asked.seal(2, b"third", 1, 1200).data
+    sealed = asked.seal(2, b"third", 1, 1200)[0]
     assert epochs.traffic.packets_sent == 3
     assert epochs.traffic.bytes_sent == 3 * c.DATA_MIN_SIZE + len(b"firstsecondthird")
     assert asked.open_untrusted(2, sealed[c.DATA_HEADER_SIZE :], sealed[: c.DATA_HEADER_SIZE]) == b"third"

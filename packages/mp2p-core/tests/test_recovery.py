@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_packet_that_was_taken_for_lost_and_arrives_after_all_is_harmless() ->
     assert numbers(late.acked) == [2, 3]
     assert not late.lost
     assert log.recovery.in_flight == 0
-    assert log.recovery.timeout() is None
+    assert log.recovery.timeout() == math.inf
 
 
 @st.composite
@@ -213,7 +214,7 @@ def test_a_packet_is_lost_by_time_once_a_later_one_has_arrived() -> None:
     result = log.recovery.handle_timeout(due)
     assert result is not None
     assert numbers(result.lost) == [0]
-    assert log.recovery.timeout() is None
+    assert log.recovery.timeout() == math.inf
     assert log.recovery.backoff == 0, "a loss by time is no probe timeout"
 
 
@@ -242,7 +243,6 @@ def test_what_is_due_happens_when_it_is_due(start: float, rtt: float) -> None:
         log.send(at=start + n * rtt / 7)
     log.ack(1, now=start + rtt)
     due = log.recovery.timeout()
-    assert due is not None
     result = log.recovery.handle_timeout(due)
     assert result is not None
     assert numbers(result.lost) == [0]
@@ -263,7 +263,6 @@ def test_probe_timeouts_double_and_an_arrival_ends_that() -> None:
         assert log.recovery.handle_timeout(now) is None
         assert log.recovery.backoff == times + 1
         following = log.recovery.timeout()
-        assert following is not None
         assert following > now, "it goes on even if no probe could be sent"
     log.ack(0, now=now)
     assert log.recovery.backoff == 0
@@ -329,10 +328,10 @@ def test_a_probe_timeout_counts_anew_on_another_path_and_after_a_handshake() -> 
 
 def test_nothing_out_means_no_timer() -> None:
     log = Log()
-    assert log.recovery.timeout() is None
+    assert log.recovery.timeout() == math.inf
     log.send(3)
     log.ack((0, 2))
-    assert log.recovery.timeout() is None
+    assert log.recovery.timeout() == math.inf
     assert log.recovery.in_flight == 0
 
 
@@ -462,19 +461,19 @@ def test_bytes_in_flight_are_those_of_the_packets_in_flight(steps: list[tuple[st
                 else:
                     ranges.insert(0, (number, number))
             log.recovery.acked_untrusted(Ack(tuple(ranges[:33]), 0.0), log.next, now)
-        elif what == "time" and (due := log.recovery.timeout()) is not None:
+        elif what == "time" and (due := log.recovery.timeout()) < math.inf:
             now = max(now, due)
             log.recovery.handle_timeout(now)
             following = log.recovery.timeout()
-            if following is not None and following <= now:
+            if following <= now:
                 # A loss that only shows after the longest wait for a sign of life: a probe is due as well, once.
                 log.recovery.handle_timeout(now)
                 following = log.recovery.timeout()
-            assert following is None or following > now
+            assert following > now
         out = log.recovery._out.values()
         assert log.recovery.in_flight == sum(packet.size for packet in out)
         assert all(one.order < other.order for one, other in itertools.pairwise(out))
-        assert (log.recovery.timeout() is None) == (not out)
+        assert (log.recovery.timeout() == math.inf) == (not out)
     if log.next:
         log.ack((0, log.next - 1), now=now + 1)
     assert log.recovery.in_flight == len(log.recovery) == 0

@@ -528,8 +528,8 @@ def test_a_repeated_answer_goes_out_where_the_init_was_heard_this_time() -> None
     for interface in (7, 2):
         path = Path(Puppet.SOURCE, bench.group, interface)
         bench.endpoint.receive(0, Train(path, (init,), 256), bench.now)
-        (transmit,) = bench.endpoint.transmits(bench.now)
-        assert transmit.train.path == Path(GROUP, None, interface)
+        ((_, train),) = bench.endpoint.transmits(bench.now)
+        assert train.path == Path(GROUP, None, interface)
         bench.now += 0.5
 
 

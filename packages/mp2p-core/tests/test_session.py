@@ -386,7 +386,7 @@ def test_H18_the_last_packet_number_is_spent_on_saying_so() -> None:
     out: list[bytes] = []
     for n in range(5):
         session.packer.message(b"%d" % n)
-        out += [packet.data for packet in session.packets(0.0)]
+        out += [data for data, _ in session.packets(0.0)]
     numbers = [int.from_bytes(packet[10:18], "big") for packet in out]
     assert numbers == [2**64 - 4, 2**64 - 3, 2**64 - 2], "2^64 - 1 is never used, and nothing wraps"
     assert session.state is SessionState.CLOSING

@@ -82,8 +82,7 @@ class SessionPair(RuleBasedStateMachine):
     def flush(self, which: int) -> None:
         half = self.halves[which]
         before = half.session.state
-        for sealed in half.session.packets(self.now):
-            packet = sealed.data
+        for packet, _ in half.session.packets(self.now):
             number = int.from_bytes(packet[10:18], "big")
             assert number not in half.numbers, "a packet number was used twice"
             assert number == len(half.numbers)

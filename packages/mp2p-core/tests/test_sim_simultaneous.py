@@ -131,8 +131,8 @@ class Run:
             side.sent += 1
             side.connections[0].send_message(f"{side.name} {side.sent}".encode())
             side.endpoint.flush(side.connections[0])
-        for transmit in side.endpoint.transmits(self.now):
-            for data in transmit.train.datagrams():
+        for _, train in side.endpoint.transmits(self.now):
+            for data in train.datagrams():
                 self.in_flight.append((side, other, data))
 
     def wait(self, seconds: float) -> None:

@@ -11,7 +11,6 @@ import anyio
 from mp2p_core.errors import AddressError, LocalNetworkError, UsageError
 from mp2p_core.proto import addresses
 from mp2p_core.proto.constants import BASE_DATAGRAM_SIZE
-from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.transmit import trains
 from mp2p_core.transport import Listen, Path
 from mp2p_core.waiting import name_event_loop
@@ -74,7 +73,7 @@ class Groups:
         """Hand datagrams to the network, in order, on the transport that the group is an address of. Never blocks."""
         channel = self._channel(group)
         if channel is not None:
-            for train in trains(Path(group), [Packet(datagram, len(datagram)) for datagram in datagrams]):
+            for train in trains(Path(group), [(datagram, len(datagram)) for datagram in datagrams]):
                 channel.send(train)
 
     def _channel(self, group: Address) -> Channel | None:

@@ -54,4 +54,4 @@ class AckSender:
         self._pending = 0
         self.wanted = False
         self.deadline = math.inf
-        return encode_ack(self._ranges, now - self._largest_at)
+        return encode_ack(self._ranges.falling, now - self._largest_at)

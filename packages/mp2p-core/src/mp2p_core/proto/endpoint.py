@@ -28,7 +28,7 @@ from mp2p_core.proto.parts import PART_HEADER_SIZE, parse_part_untrusted, split_
 from mp2p_core.proto.responder import Access, ChannelInfo, Responder
 from mp2p_core.proto.routes import PathRules
 from mp2p_core.proto.states import SessionState
-from mp2p_core.proto.transmit import Transmit, trains
+from mp2p_core.proto.transmit import trains
 from mp2p_core.transport import Address, Path, RandomBytes, Train
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.events import Event
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.session import Session
+    from mp2p_core.proto.transmit import Transmit
 
 __all__ = ["Endpoint"]
 
@@ -125,19 +126,23 @@ class Endpoint:
     def receive(self, channel: int, train: Train, now: float) -> None:
         """Take in datagrams. Never raises for their content."""
         path, buffers, size = train
-        first = buffers[0] if buffers else b""
-        alone = len(buffers) == 1 and len(first) <= size
-        if len(buffers) == 1 and not alone and first[0] == _PART and isinstance(first, bytes):
-            self._receive_parts(channel, first, size, path, now)
-            return
-        for datagram in (first,) if alone and isinstance(first, bytes) else train.datagrams():
+        datagrams: Sequence[bytes] = ()
+        if len(buffers) == 1 and isinstance(whole := buffers[0], bytes):
+            if len(whole) <= size:
+                datagrams = (whole,)
+            elif whole[0] == _PART:
+                self._receive_parts(channel, whole, size, path, now)
+                return
+        for datagram in datagrams or train.datagrams():
             kind = datagram[0] if datagram else 0
             if kind == _DATA:
                 session = self._sessions.get(datagram[2:10])
                 if session is None:
                     self._counters["data-unknown"] += 1
                 else:
-                    self._receive_data(session, datagram, channel, path, now)
+                    before = session.state
+                    outcome = session.receive_untrusted(datagram, channel, path, now)
+                    self._took_data(session, before, outcome, now)
             elif kind == _PART:
                 self._receive_part(datagram, channel, path, now)
             elif kind == _INIT and (refusal := self._responder.screen_untrusted(datagram)) is not None:
@@ -181,10 +186,6 @@ class Endpoint:
         before = session.state
         outcome = session.receive_whole_untrusted(header, whole, channel, path, now)
         self._took_data(session, before, outcome, now)
-
-    def _receive_data(self, session: Session, datagram: bytes, channel: int, path: Path, now: float) -> None:
-        before = session.state
-        self._took_data(session, before, session.receive_untrusted(datagram, channel, path, now), now)
 
     def _took_data(self, session: Session, before: SessionState, outcome: str, now: float) -> None:
         self._counters[outcome] += 1
@@ -292,12 +293,12 @@ class Endpoint:
         """
         while self._outgoing:
             channel, path, datagram = self._outgoing.popleft()
-            yield Transmit(channel, Train(path, (datagram,), len(datagram)))
+            yield channel, Train(path, (datagram,), len(datagram))
         while self._dirty:
             session, _ = self._dirty.popitem()
             before = session.state
             for train in trains(session.roaming.path, session.packets(now)):
-                yield Transmit(session.roaming.channel, train)
+                yield session.roaming.channel, train
             if session.packer.streams.events:
                 self._life.deliver(session)
             self._life.timers.schedule(session)
@@ -305,7 +306,7 @@ class Endpoint:
                 self._life.after_change(session, now)
                 self._life.timers.schedule(session)
             for channel, path, (data, size) in session.roaming.packets:
-                yield Transmit(channel, Train(path, (data,), size))
+                yield channel, Train(path, (data,), size)
             session.roaming.packets.clear()
 
     def timeout(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 
@@ -14,16 +14,10 @@ from mp2p_core.proto.wire import data_header
 
 if TYPE_CHECKING:
     from mp2p_core.proto.noise_suite import Aead
+    from mp2p_core.proto.transmit import Packet
     from mp2p_core.transport import Path
 
-__all__ = ["Epoch", "Packet", "SessionKeys", "Traffic"]
-
-
-class Packet(NamedTuple):
-    """A sealed packet, to be cut into datagrams of `datagram` bytes, the last one shorter."""
-
-    data: bytes
-    datagram: int
+__all__ = ["Epoch", "SessionKeys", "Traffic"]
 
 
 class Traffic:
@@ -53,7 +47,7 @@ class Epoch:
 
     __slots__ = (
         "_keys", "began", "channel", "expires", "failed", "first_number", "local_id", "ours", "path", "preferred",
-        "remote_id", "timestamp", "traffic",
+        "remote_id", "seals_until", "timestamp", "traffic",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +80,8 @@ class Epoch:
         self.failed = 0
         """Packets that named this epoch and did not open."""
         self.traffic = Traffic()
+        self.seals_until = began + c.EPOCH_LIFE
+        """When nothing may be sent under it any more."""
         self.expires = math.inf
         """When its receive key goes, once another epoch has taken over."""
 
@@ -115,11 +111,11 @@ class Epoch:
             header = data_header(self.remote_id, number)
             sealed = header + self._keys.send.encrypt(nonce, plaintext, header)
             traffic.bytes_sent += len(sealed)
-            return Packet(sealed, len(sealed))
+            return sealed, len(sealed)
         header = part_header(self.remote_id, number, datagrams)
         sealed = self._keys.send.encrypt(nonce, plaintext, header)
         traffic.bytes_sent += len(sealed) + len(header)
-        return Packet(cut(sealed, self.remote_id, number, datagram), datagram)
+        return cut(sealed, self.remote_id, number, datagram), datagram
 
     def worn_out(self, next_number: int) -> bool:
         """Tell whether so many packets were sealed, or failed to open, that new keys are due."""

@@ -47,11 +47,6 @@ class Epochs:
         """The ids under which packets come in."""
         return list(self._by_id)
 
-    @property
-    def seals_until(self) -> float:
-        """When nothing may be sent under the present keys any more."""
-        return self.current.began + c.EPOCH_LIFE
-
     def offer(self, epoch: Epoch) -> None:
         """Get ready for keys that the peer asked for: they are used once it has confirmed them.
 

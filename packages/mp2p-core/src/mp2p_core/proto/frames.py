@@ -232,7 +232,8 @@ def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
     A count includes both ends, a gap counts the missing numbers between two ranges: neither is ever zero.
     """
     (low, largest), *others = ranges
-    first = min(largest - low + 1, _MAX_U16)
+    count = largest - low + 1
+    first = count if count < _MAX_U16 else _MAX_U16
     tail, n = b"", 0
     floor = largest - first + 1
     for low, high in others:
@@ -243,8 +244,8 @@ def encode_ack(ranges: Iterable[tuple[int, int]], delay: float) -> bytes:
         tail += _ACK_RANGE.pack(gap, count)
         n += 1
         floor = high - count + 1
-    units = min(int(delay / ACK_DELAY_UNIT), _MAX_U16)
-    return _ACK_HEAD.pack(_ACK, largest, units, n, first) + tail
+    units = int(delay / ACK_DELAY_UNIT)
+    return _ACK_HEAD.pack(_ACK, largest, units if units < _MAX_U16 else _MAX_U16, n, first) + tail
 
 
 def encode_stream_head(stream: int, offset: int, length: int, *, last: bool) -> bytes:

@@ -6,7 +6,6 @@ unreliable messages, pings, and streams. Seals nothing.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -220,7 +219,7 @@ class Packer:
         capacity, acks = self._capacity, self.acks
         if now >= capacity.mtu.due_at and (probe := self._path_probe(now)) is not None:
             return probe
-        waiting = self._waiting()
+        waiting = bool(self._messages) or self.streams.wants_to_send()
         if self._probes and not waiting:
             self._pings_due = self._probes  # one packet took all there was: the other asks for a sign of life
             self._probes = 0
@@ -277,7 +276,7 @@ class Packer:
     def _fill(self, room: int, buffers: list[bytes | memoryview], count: int) -> Sequence[Sent]:
         """Append messages and frames of streams, which take turns at packets where both wait."""
         messages, streams = self._messages, self.streams
-        used = self.datagram - c.DATA_MIN_SIZE - room
+        used = self._capacity.datagram - c.DATA_MIN_SIZE - room
         if messages:
             turn = self._messages_turn or not streams.wants_to_send()
             self._messages_turn = not turn
@@ -289,7 +288,7 @@ class Packer:
             if turn and messages:
                 return ()
         if count > 1:
-            room = part_room(self.datagram, count) - used
+            room = part_room(self._capacity.datagram, count) - used
         return streams.fill(room, buffers)
 
     def _ends_bulk(self, buffers: list[bytes | memoryview], count: int) -> bool:
@@ -376,22 +375,16 @@ class Packer:
 
     # --- time ---------------------------------------------------------------------------------------
 
-    def timeout(self) -> float | None:
+    def timeout(self) -> float:
         """Return when `next` or `handle_timeout` is due; what waits for the window waits for an ACK instead."""
-        due = self._recovery.timeout()
-        acks = self.acks.deadline
-        if acks < (math.inf if due is None else due):
-            due = acks
+        due, acks = self._recovery.timeout(), self.acks.deadline
         if self._waiting() and self._window() > 0:
-            paced = self._capacity.pacer.ready_at()
-            if due is None or paced < due:
-                due = paced
-        return due
+            due = min(due, self._capacity.pacer.ready_at())
+        return acks if acks < due else due
 
     def handle_timeout(self, now: float) -> None:
         """Look for losses, or prepare probes."""
-        due = self._recovery.timeout()
-        if due is None or now < due:
+        if now < self._recovery.timeout():
             return
         result = self._recovery.handle_timeout(now)
         if result is not None:

@@ -16,14 +16,15 @@ class RangeSet:
     carries is kept; the lowest is forgotten, and the replay window still refuses its numbers.
     """
 
-    __slots__ = ("_ranges",)
+    __slots__ = ("falling",)
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []  # (low, high), highest first, never touching
+        self.falling: list[tuple[int, int]] = []
+        """(low, high), highest first, never touching. Not to be changed by others."""
 
     def add(self, number: int) -> None:
         """Take one number."""
-        ranges = self._ranges
+        ranges = self.falling
         if ranges and number == ranges[0][1] + 1:  # in order: by far the most frequent case
             ranges[0] = (ranges[0][0], number)
             return
@@ -48,16 +49,16 @@ class RangeSet:
 
     def _join(self, i: int) -> None:
         """Merge range `i` into the one above it where they touch."""
-        ranges = self._ranges
+        ranges = self.falling
         if 0 < i < len(ranges) and ranges[i][1] + 1 == ranges[i - 1][0]:
             ranges[i - 1 : i + 1] = [(ranges[i][0], ranges[i - 1][1])]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (low, high), highest first."""
-        return iter(self._ranges)
+        return iter(self.falling)
 
     def __len__(self) -> int:
-        return len(self._ranges)
+        return len(self.falling)
 
     def __bool__(self) -> bool:
-        return bool(self._ranges)
+        return bool(self.falling)

@@ -59,7 +59,7 @@ class Recovery:
 
     __slots__ = (
         "_asked", "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff",
-        "in_flight", "largest_acked", "path_from",
+        "full", "in_flight", "largest_acked", "path_from",
     )  # fmt: skip
 
     def __init__(self, rtt: RoundTrip) -> None:
@@ -67,12 +67,14 @@ class Recovery:
         # Attack: a peer that never acknowledges. Data stops at the window, and pings and probes push out the
         # oldest above MAX_SENT_RECORDS.
         self._out: dict[int, SentPacket] = {}
+        self.full = False
+        """Whether there is no place for another packet, other than that of the oldest."""
         self._order = 0
         self.largest_acked = -1
         """The highest number that the peer has acknowledged."""
         self.path_from = 0
         """The first number on the present path: lower ones say nothing about it."""
-        self._loss_at: float | None = None
+        self._loss_at = math.inf
         self._probe_from = self._last_at = 0.0
         self._asked = False
         self._sampled_at = -math.inf if rtt.sampled else math.inf
@@ -83,11 +85,6 @@ class Recovery:
 
     def __len__(self) -> int:
         return len(self._out)
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no place for another packet, other than that of the oldest."""
-        return len(self._out) >= c.MAX_SENT_RECORDS
 
     def sent(self, packet: SentPacket, *, asks: bool = False) -> SentPacket | None:
         """Note an eliciting packet; returns the oldest one when it had to make room and is to be taken for lost.
@@ -105,6 +102,7 @@ class Recovery:
         self._order += 1
         packet.order = self._order
         self._out[packet.number] = packet
+        self.full = len(self._out) >= c.MAX_SENT_RECORDS
         self.in_flight += packet.size
         self._asked = asks
         return pushed_out
@@ -152,6 +150,7 @@ class Recovery:
                 acked.append(packet)
         sampled = False
         if acked:
+            self.full = False
             self.answered(self._last_at)
             if acked[-1].number == largest >= self.path_from:
                 sampled = True
@@ -163,7 +162,7 @@ class Recovery:
 
     def _detect(self, now: float) -> list[SentPacket]:
         """Take out what is lost by number or by time (RFC 9002, section 6.1)."""
-        self._loss_at = None
+        self._loss_at = math.inf
         if not self._out:
             return []
         delay = self._rtt.loss_delay
@@ -174,10 +173,11 @@ class Recovery:
             due = packet.at + delay
             if packet.number <= self.largest_acked - c.LOSS_THRESHOLD or due <= now:
                 lost.append(packet)
-            elif self._loss_at is None:
+            elif self._loss_at == math.inf:
                 self._loss_at = due
         for packet in lost:
             self._take(packet.number)
+            self.full = False
         return lost
 
     def _is_persistent(self, lost: Sequence[SentPacket]) -> bool:
@@ -196,12 +196,10 @@ class Recovery:
             previous = packet.order
         return False
 
-    def timeout(self) -> float | None:
-        """Return when `handle_timeout` is due."""
-        if self._loss_at is not None:
+    def timeout(self) -> float:
+        """Return when `handle_timeout` is due; infinity while nothing is out."""
+        if self._loss_at < math.inf or not self._out:
             return self._loss_at
-        if not self._out:
-            return None
         rtt = self._rtt
         if self.backoff:
             wait = rtt.pto * (1 << min(self.backoff, _MAX_BACKOFF))
@@ -211,7 +209,7 @@ class Recovery:
 
     def handle_timeout(self, now: float) -> AckResult | None:
         """Return what time has shown to be lost; None means that a probe has to go out (a PTO)."""
-        if self._loss_at is not None:
+        if self._loss_at < math.inf:
             lost = self._detect(now)
             return AckResult((), lost, sampled=False, persistent=self._is_persistent(lost))
         self.backoff += 1

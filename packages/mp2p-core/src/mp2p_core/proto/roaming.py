@@ -14,11 +14,12 @@ from mp2p_core.transport import Path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mp2p_core.proto.epoch import Epoch, Packet
+    from mp2p_core.proto.epoch import Epoch
     from mp2p_core.proto.frames import Frame, PathFrame
     from mp2p_core.proto.packing import Packer
     from mp2p_core.proto.paths import Paths
     from mp2p_core.proto.routes import Route
+    from mp2p_core.proto.transmit import Packet
 
 __all__ = ["Roaming"]
 

@@ -60,7 +60,7 @@ class RoundTrip:
         """
         self.latest = sample
         self.minimum = min(self.minimum, sample)
-        ack_delay = min(ack_delay, c.MAX_ACK_DELAY)
+        ack_delay = ack_delay if ack_delay < c.MAX_ACK_DELAY else c.MAX_ACK_DELAY
         if sample >= self.minimum + ack_delay:
             sample -= ack_delay
         self._recent.append(sample)

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mp2p_core.proto.connection import Connection
-    from mp2p_core.proto.epoch import Epoch, Packet
+    from mp2p_core.proto.epoch import Epoch
     from mp2p_core.proto.identity import PublicKey
     from mp2p_core.proto.parts import PartHeader
     from mp2p_core.proto.paths import Paths
+    from mp2p_core.proto.transmit import Packet
     from mp2p_core.transport import Path
 
 __all__ = ["Session"]
@@ -161,7 +162,9 @@ class Session:
         (number,) = data_packet_number(datagram, 10)
         if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number):
             return "data-replayed"
-        epoch = self.epochs[datagram[2:10]]
+        epoch = self.epochs.current
+        if epoch.local_id != (local_id := datagram[2:10]):
+            epoch = self.epochs[local_id]
         header = datagram[:_HEADER_END]
         return self._open_untrusted(epoch, number, datagram[_HEADER_END:], header, channel, path, now)
 
@@ -213,10 +216,11 @@ class Session:
             self.roaming.reached(now)
             if epoch is self.epoch:
                 self._follow_keys(now)
-        if number > highest and path.interface != self.roaming.path.interface:
-            self.roaming.heard_on(channel, path)
+        roaming = self.roaming
+        if number > highest and path.interface != roaming.path.interface:
+            roaming.heard_on(channel, path)
         self._read_frames(payload, number, highest, channel, path, now)
-        self.roaming.paths.heard += len(sealed) + _HEADER_END
+        roaming.paths.heard += len(sealed) + _HEADER_END
         return "data-received"
 
     def _read_frames(
@@ -297,8 +301,8 @@ class Session:
         To be run to its end. What goes elsewhere than the rest is in `roaming.packets` afterwards.
         """
         packer = self.packer
-        seal = self.epoch.seal
-        if now >= self.epochs.seals_until:
+        epoch = self.epochs.current
+        if now >= epoch.seals_until:
             self._stale = True
             return
         if self._confirms and not packer.waiting(now):
@@ -306,10 +310,11 @@ class Session:
         if self.state in _LIVE:
             while packer.next_number < c.MAX_PACKET_NUMBER:
                 number = packer.next_number
-                plaintext = packer.next(now)
-                if plaintext is None:
+                packet = packer.next(now)
+                if packet is None:
                     break
-                yield seal(number, *plaintext, packer.datagram)
+                plaintext, datagrams = packet
+                yield epoch.seal(number, plaintext, datagrams, packer.datagram)
             else:
                 # Row H18: the last number is kept for saying so. Rekeying comes long before this.
                 self.close(c.CLOSE_KEY_LIMIT, "this session has used all of its packet numbers", now)
@@ -322,7 +327,7 @@ class Session:
         ):
             number = packer.next_number
             packer.next_number += 1
-            yield seal(number, self.closing.frame(now), 1, packer.datagram)
+            yield epoch.seal(number, self.closing.frame(now), 1, packer.datagram)
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""
@@ -364,11 +369,11 @@ class Session:
         state = self.state
         if state is _OPEN:
             epochs = self.epochs
-            due = min(self.liveness.due, epochs.rekey_at, epochs.next_at, self.review_at)
-            if self._stale:
-                return due
-            packer = self.packer.timeout()
-            return min(due, self.roaming.paths.next_at, due if packer is None else packer)
+            due = math.inf
+            if not self._stale:
+                path, due = self.roaming.paths.next_at, self.packer.timeout()
+                due = path if path < due else due
+            return min(due, self.liveness.due, epochs.rekey_at, epochs.next_at, self.review_at)
         if state is SessionState.CONFIRMING:
             return min(self.liveness.confirm_at, self.roaming.paths.next_at)
         if state is SessionState.HALF_OPEN:

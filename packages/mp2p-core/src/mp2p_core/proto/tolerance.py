@@ -32,7 +32,8 @@ class LossTolerance:
 
     def arrived(self, datagrams: int) -> None:
         """Note that a packet of so many datagrams was acknowledged."""
-        self._saved = min(_SAVED, self._saved + _SHARE * datagrams)
+        saved = self._saved + _SHARE * datagrams
+        self._saved = saved if saved < _SAVED else _SAVED
 
     def forgives(self, datagrams: int, *, queued: bool) -> bool:
         """Tell whether the loss of a packet of so many datagrams is taken for chance.

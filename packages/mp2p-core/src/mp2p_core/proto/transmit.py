@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, TypeAlias
 
 from mp2p_core.transport import Path, Train
 
-if TYPE_CHECKING:
-    from mp2p_core.proto.epoch import Packet
-
-__all__ = ["TRAIN_BYTES", "Transmit", "trains"]
+__all__ = ["TRAIN_BYTES", "Packet", "Transmit", "trains"]
 
 TRAIN_BYTES: Final = 65000
 """A train goes out in one system call, which takes at most 65507 bytes."""
 
 
-class Transmit(NamedTuple):
-    """A train for a channel."""
-
-    channel: int
-    train: Train
+Packet: TypeAlias = tuple[bytes, int]
+"""A sealed packet, and of how many bytes the datagrams are that it is to be cut into, the last one shorter."""
+Transmit: TypeAlias = tuple[int, Train]
+"""The number of a channel, and a train for it."""
 
 
 def trains(path: Path, packets: Iterable[Packet]) -> Iterator[Train]:

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from mp2p_core.proto.epoch import Packet
 from mp2p_core.proto.group.control import REPAIRED, Grant, Nack, parse_control_untrusted
 from mp2p_core.proto.group.events import Gap, Messages, Refused, SubscriberEvent, Suspicion
 from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, GroupSuite, Verifier
@@ -304,7 +303,7 @@ class GroupSim:
             if each.online:
                 loss = self.loss if each.loss is None else each.loss
                 heard = [datagram for datagram in datagrams if not loss or draw() >= loss]
-                for train in trains(Path(GROUP), [Packet(one, len(one)) for one in heard if one]):
+                for train in trains(Path(GROUP), [(one, len(one)) for one in heard if one]):
                     whole = (b"".join(train.buffers), train.segment_size)
                     if not each.subscriber.receive_large_untrusted([whole], self.now):
                         each.subscriber.receive_train_untrusted(train.datagrams(), self.now)

@@ -105,9 +105,9 @@ class Bench:
     def collect(self) -> list[Datagram]:
         """Return what the endpoint wants to send, and note its events."""
         out = [
-            Datagram(self.groups[transmit.channel], transmit.train.path.remote, data)
-            for transmit in self.endpoint.transmits(self.now)
-            for data in transmit.train.datagrams()
+            Datagram(self.groups[channel], train.path.remote, data)
+            for channel, train in self.endpoint.transmits(self.now)
+            for data in train.datagrams()
         ]
         self.events.extend(self.endpoint.events())
         return out

@@ -284,15 +284,15 @@ class Simulation:
     def flush(self, node: SimNode, now: float | None = None) -> None:
         """Send what a node has to send, take its events, and plan its next timeout."""
         coalesce = self.conditions.coalesce
-        for transmit in node.endpoint.transmits(self.local(node) if now is None else now):
-            path = transmit.train.path
-            source = node.channels[transmit.channel].source
-            datagrams = [Datagram(source, path.remote, data) for data in transmit.train.datagrams()]
+        for channel, train in node.endpoint.transmits(self.local(node) if now is None else now):
+            path = train.path
+            source = node.channels[channel].source
+            datagrams = [Datagram(source, path.remote, data) for data in train.datagrams()]
             node.sent.extend(datagrams)
             if path.interface not in (0, node.interface):
                 continue
             if coalesce and len(datagrams) > 1 and self.random.random() < coalesce:
-                self._carry_whole(datagrams, transmit.train.segment_size)
+                self._carry_whole(datagrams, train.segment_size)
                 continue
             for datagram in datagrams:
                 self.carry(datagram)
