@@ -6,7 +6,7 @@ import fnmatch
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import mp2p_core
 from mp2p_core import Contact, PublicKey, UsageError
@@ -63,6 +63,20 @@ class _Patterns:
         return pattern is not None and pattern.fullmatch(method) is not None
 
 
+class _Anybody:
+    """Every key, for everything."""
+
+    def may_connect(self, _key: PublicKey) -> bool:
+        return True
+
+    def may_call(self, _key: PublicKey, _method: str) -> bool:
+        return True
+
+
+OWN: Final = (_Patterns, _Anybody)
+"""Policies that answer True or False and never fail. Those of the application may do anything."""
+
+
 class _Function:
     def __init__(self, decide: Callable[[PublicKey, str | None], bool]) -> None:
         if inspect.iscoroutinefunction(decide):
@@ -83,7 +97,7 @@ def policy_for(allow: Allow) -> Policy:
     if callable(allow):
         return _Function(allow)
     if allow == "any":
-        return _Function(lambda _key, _method: True)
+        return _Anybody()
     if allow == "nobody":
         return _Patterns({})
     if isinstance(allow, str):

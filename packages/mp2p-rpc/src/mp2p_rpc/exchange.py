@@ -8,7 +8,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mp2p_rpc.errors import BadMessage
-from mp2p_rpc.frames import Frame, FrameReader, split_result_untrusted
+from mp2p_rpc.frames import Frame, FrameReader
 
 if TYPE_CHECKING:
     from mp2p_core import Stream
@@ -27,27 +27,15 @@ _TURNS: Final = 16
 class Exchange(FrameReader):
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
-    __slots__ = ("_fresh", "_turn", "stream", "torn")
+    _turn = 0
+    _fresh = True  # nothing has been read: most requests and answers come whole, and are read so
+
+    torn = False
+    """Whether a frame may have been sent in part, because sending it was cancelled: nothing may follow it."""
 
     def __init__(self, stream: Stream, limit: int) -> None:
         super().__init__(limit)
         self.stream = stream
-        self._turn = 0
-        self._fresh = True  # nothing has been read: most requests and answers come whole, and are read so
-        self.torn = False
-        """Whether a frame may have been sent in part, because sending it was cancelled: nothing may follow it."""
-
-    async def receive_result_untrusted(self) -> bytes | None:
-        """Wait for the body of a RESULT that is all there is; None, having passed nothing over, for anything else.
-
-        To be called before anything was received. Raises `Closed`.
-        """
-        self._fresh = False
-        if (whole := await self.stream.receive_whole()) is None:
-            return None
-        if (body := split_result_untrusted(whole)) is None:
-            self.feed(whole)
-        return body
 
     async def receive_untrusted(self) -> Frame | None:
         """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""

@@ -191,15 +191,15 @@ class UnknownFrame(BadMessage):
 class FrameReader:
     """Cuts what a stream brings into frames. Holds no more than one frame, and what came with its last byte."""
 
-    __slots__ = ("_at", "_buffer", "limit", "wanted")
+    # What those that are not needed, because everything comes in one piece, never come to change.
+    wanted = 0
+    """Bytes of the frame that is not whole yet; 0 when there is none, or not enough of it."""
+    _buffer = b""
+    _at = 0
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         """Bytes that a body may have, but for CALL and ERROR, which have a limit of their own."""
-        self.wanted = 0
-        """Bytes of the frame that is not whole yet; 0 when there is none, or not enough of it."""
-        self._buffer = b""
-        self._at = 0
 
     @property
     def empty(self) -> bool:

@@ -108,7 +108,7 @@ class Method:
 
     def unbind(self, record: msgspec.Struct) -> dict[str, Any]:
         """Turn decoded arguments into those of the handler; what was not given keeps the handler's default."""
-        values = {name: getattr(record, name) for name in self.fields}
+        values = msgspec.structs.asdict(record)
         if not self.required.issuperset(self.fields):
             return {name: value for name, value in values.items() if value is not msgspec.UNSET}
         return values

@@ -11,6 +11,7 @@ import anyio
 
 from mp2p_core import UsageError
 from mp2p_core.boundary import Boundary
+from mp2p_rpc.access import OWN
 from mp2p_rpc.interface import Function, Interface, interface_of, interfaces_of
 from mp2p_rpc.workers import Work, Workers
 
@@ -53,6 +54,7 @@ class Offer:
         workers: Workers,
     ) -> None:
         self.policy = policy
+        self._own_policy = isinstance(policy, OWN)
         self.limits = limits
         self.interceptors = interceptors
         self._workers = workers
@@ -70,6 +72,8 @@ class Offer:
 
     def allows(self, key: PublicKey, method: str) -> bool:
         """Ask the policy whether this key may call the method of that full name."""
+        if self._own_policy:
+            return self.policy.may_call(key, method)
         return self._ask(self.policy.may_call, key, method)
 
     def knows(self, key: PublicKey) -> bool:

@@ -12,7 +12,7 @@ from mp2p_core.boundary import Boundary
 from mp2p_rpc.answers import bad_answer, error_from
 from mp2p_rpc.errors import ArgumentError, BadAnswer, BadMessage, CallError, OutcomeUnknown
 from mp2p_rpc.exchange import CANCELLED, Exchange
-from mp2p_rpc.frames import Frame, FrameType, decode_error_untrusted, encode_frame
+from mp2p_rpc.frames import Frame, FrameType, decode_error_untrusted, encode_frame, split_result_untrusted
 from mp2p_rpc.schema import Codec, Misfit
 
 if TYPE_CHECKING:
@@ -29,26 +29,28 @@ _RESULT, _ITEM, _ERROR = FrameType.RESULT, FrameType.ITEM, FrameType.ERROR
 class Sent(Exchange):
     """A call whose request is on its way: its answer is read here, for results of either kind."""
 
-    __slots__ = ("_complete", "_limits", "_method", "items", "pump")
+    pump: Pump | None = None
+    items = 0
+    """Items of the answer so far."""
+    _complete = False
 
     def __init__(self, method: Method, stream: Stream, limits: Limits) -> None:
         super().__init__(stream, limits.message)
-        self.pump: Pump | None = None
-        self.items = 0
-        """Items of the answer so far."""
         self._method = method
         self._limits = limits
-        self._complete = False
 
     async def result(self) -> Any:
         """Wait for the answer, if it is to be one result, and return that. Raises CallError."""
+        self._fresh = False
         try:
-            body = await self.receive_result_untrusted()
+            whole = await self.stream.receive_whole()
         except Closed as error:
             raise self._unknown(str(error)) from error
-        if body is not None:
-            self._complete = True
-            return self.decode(body)
+        if whole is not None:
+            if (body := split_result_untrusted(whole)) is not None:
+                self._complete = True
+                return self.decode(body)
+            self.feed(whole)
         frame = await self.next()
         if frame.type is not _RESULT:
             raise self.broken("the answer ends before the result")

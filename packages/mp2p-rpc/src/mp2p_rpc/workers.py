@@ -50,11 +50,10 @@ class Workers:
     def add(self, work: Work) -> None:
         """Have a work done; returns at once."""
         self._due.append(work)
-        self._call()
+        if not self._called:
+            self._call()
 
     def _call(self) -> None:
-        if self._called:
-            return
         self._called = True
         if self._idle:
             self._idle.pop().set()
@@ -74,7 +73,7 @@ class Workers:
                                 return
                             continue
                         work = self._due.popleft()
-                        if self._due:
+                        if self._due and not self._called:
                             # For the case that this one waits. If not, that other task finds nothing: once, however
                             # many are done here.
                             self._call()
@@ -85,7 +84,7 @@ class Workers:
                 if not _same(copy_context(), context):
                     return
         finally:
-            if self._due:
+            if self._due and not self._called:
                 self._call()
 
     async def _until_called(self) -> bool:
