@@ -413,6 +413,17 @@ def test_the_first_packet_asks_for_an_acknowledgement_unless_something_in_it_doe
     assert [type(frame) for frame in parse_frames_untrusted(puppet.open(again.data))] == [Ping]
 
 
+def test_what_is_answered_at_once_leaves_no_deadline_behind() -> None:
+    """Else whoever keeps the time would be woken for each of them, for nothing."""
+    bench = Bench()
+    puppet = Puppet(bench.key)
+    puppet.connect(bench)
+    assert bench.feed(puppet.seal(b"\x01")), "an acknowledgement"
+    due = bench.endpoint.timeout()
+    assert due is not None
+    assert due > bench.now
+
+
 def test_an_unanswered_call_fails_with_its_stage() -> None:
     bench = Bench()
     bench.dial(Puppet(bench.key).key)

@@ -144,6 +144,21 @@ def test_other_datagrams_in_the_same_train_are_handed_on_as_they_are() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        [each[:3] + b"\1" + each[4:] for each in datagrams(bytes(4000))],
+        [part_header(ID, 7, 65, n) + bytes(D - 20) for n in range(65)],
+        [part_header(ID, 7, 1) + bytes(D - 20)],
+        [part_header(ID, 7, 2), part_header(ID, 7, 2, 1)],
+        [part_header(ID, 7, 2) + bytes(D - 20), part_header(ID, 7, 2, 1)],
+    ],
+    ids=["reserved byte", "too many", "one", "two headers", "last header alone"],
+)
+def test_P4_trains_of_malformed_parts_are_taken_apart(made: list[bytes]) -> None:
+    assert list(split_untrusted(b"".join(made), len(made[0]))) == [(None, each) for each in made]
+
+
 @given(st.binary(max_size=400), st.integers(1, 60), st.lists(st.integers(0, 400), max_size=20))
 def test_P9_any_train_is_split_without_losing_a_byte(noise: bytes, size: int, at: list[int]) -> None:
     train = bytearray(noise)

@@ -76,13 +76,15 @@ class Lifecycle:
 
     def touch(self, session: Session, now: float) -> None:
         """Look at a session again: it may have something to send, or an earlier deadline."""
-        if session.wants_to_send(now):
-            self.dirty[session] = None
         if session.roaming.left_silence:
             session.roaming.left_silence = False
             if session.connection is not None:
                 self.events.append(ev.PeerSilent(session.connection))
-        self.timers.schedule(session)
+        if session.wants_to_send(now):
+            # Its deadline is looked at after that: now it may be for what goes out in a moment.
+            self.dirty[session] = None
+        else:
+            self.timers.schedule(session)
 
     # --- beginning ----------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ The associated data is the header with index zero. A forged part can spoil its o
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -95,22 +94,29 @@ def parse_part_untrusted(datagram: bytes | memoryview) -> PartHeader:
 
 
 def _whole_untrusted(buffer: bytes, at: int, size: int) -> tuple[int, PartHeader, bytes] | None:
-    """Look for a whole large packet whose parts follow each other in a received train.
+    """Look for a whole large packet whose parts follow each other in a received train, from `at` on.
 
     `size` is the train's segment size. Returns where the packet ends, its header, and its ciphertext and
-    tag; None when it is not whole here, and the parts have to be taken one by one. Raises BadPacket.
+    tag; None when it is not whole here, and the datagrams have to be taken one by one.
     Of the headers only the indices and the two at the ends are looked at: the seal decides about the rest.
     """
-    header = parse_part_untrusted(memoryview(buffer)[at : at + size])
-    last = at + (header[1] - 1) * size
-    if header[0] or last + PART_HEADER_SIZE >= len(buffer):
+    if size <= PART_HEADER_SIZE or len(buffer) - at <= PART_HEADER_SIZE:
         return None
-    if buffer[at + 1 : last + 2 : size] != _INDICES[: header[1]]:
+    _, index, count, zero, receive_id, number = _HEADER.unpack_from(buffer, at)
+    last = at + (count - 1) * size
+    body = last + PART_HEADER_SIZE
+    if (
+        index
+        or zero
+        or count < 2  # above MAX_PARTS there are no indices
+        or body >= len(buffer)
+        or buffer[at + 1 : last + 2 : size] != _INDICES[:count]
+        or buffer[last + 2 : body] != buffer[at + 2 : at + PART_HEADER_SIZE]
+    ):
         return None
-    if buffer[last + 2 : last + PART_HEADER_SIZE] != buffer[at + 2 : at + PART_HEADER_SIZE]:
-        return None
-    pieces = _taker(PART_HEADER_SIZE, size - PART_HEADER_SIZE, header[1] - 1)(buffer, at)
-    return last + size, header, b"".join((*pieces, buffer[last + PART_HEADER_SIZE : last + size]))
+    pieces = _taker(PART_HEADER_SIZE, size - PART_HEADER_SIZE, count - 1)(buffer, at)
+    end = last + size
+    return end, (0, count, receive_id, number), b"".join((*pieces, buffer[body:end]))
 
 
 def split_untrusted(buffer: bytes, size: int) -> Iterator[tuple[PartHeader | None, bytes]]:
@@ -121,10 +127,7 @@ def split_untrusted(buffer: bytes, size: int) -> Iterator[tuple[PartHeader | Non
     """
     at = 0
     while at < len(buffer):
-        found = None
-        if buffer[at] == TYPE_PART:
-            with contextlib.suppress(BadPacket):  # counted when the datagram is looked at by itself
-                found = _whole_untrusted(buffer, at, size)
+        found = _whole_untrusted(buffer, at, size) if buffer[at] == TYPE_PART else None
         if found is None:
             yield None, buffer[at : at + size]
             at += size
