@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -97,6 +97,8 @@ class Endpoint:
         self._sessions = life.sessions
         self._dirty = life.dirty
         self._outgoing: deque[Outgoing] = deque()
+        self._answered: deque[Callable[[], Session]] = deque()
+        """What makes the half-open sessions whose RESPs are not out yet."""
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -200,8 +202,8 @@ class Endpoint:
                 datagram, channel, self._channels[channel], path, busy=self._life.busy, now=now
             )
             self._outgoing.append(answer.outgoing)
-            if answer.session is not None:
-                self._life.add_half_open(answer.session)
+            if answer.begin is not None:
+                self._answered.append(answer.begin)
                 self._counters["init-answered"] += 1
             elif answer.renewed is not None and answer.epoch is not None:
                 self._life.offer(answer.renewed, answer.epoch)
@@ -294,6 +296,8 @@ class Endpoint:
         while self._outgoing:
             channel, path, datagram = self._outgoing.popleft()
             yield channel, Train(path, (datagram,), len(datagram))
+        while self._answered:
+            self._life.add_half_open(self._answered.popleft()())
         while self._dirty:
             session, _ = self._dirty.popitem()
             before = session.state

@@ -56,11 +56,12 @@ class ChannelInfo:
 class Answer(NamedTuple):
     """What an INIT led to: something to send, and what it may become once the peer confirms it.
 
-    A session is half open; an epoch was offered to `renewed`, which had connected before.
+    `begin` makes a half-open session, which takes as long as a key exchange and can wait until the answer is out: the
+    peer is at work on that meanwhile. An epoch was offered to `renewed`, which had connected before.
     """
 
     outgoing: Outgoing
-    session: Session | None = None
+    begin: Callable[[], Session] | None = None
     renewed: Session | None = None
     epoch: Epoch | None = None
 
@@ -278,26 +279,33 @@ class Responder:
             cache.popitem(last=False)
         if busy:
             return Answer(outgoing)
-        receive, send = noise.split()
-        keys = SessionKeys(self._suite.aead(send), self._suite.aead(receive), noise.handshake_hash, token)
-        epoch = Epoch(
-            keys=keys, local_id=local_id, remote_id=header.receive_id, channel=number, path=path, began=now,
-            first_number=0 if renewed is None else renewed.packer.next_number, ours=False,
-            preferred=peer.raw < self._identity.public.raw, timestamp=payload.timestamp,
-        )  # fmt: skip
+
+        def epoch() -> Epoch:
+            receive, send = noise.split()
+            keys = SessionKeys(self._suite.aead(send), self._suite.aead(receive), noise.handshake_hash, token)
+            return Epoch(
+                keys=keys, local_id=local_id, remote_id=header.receive_id, channel=number, path=path, began=now,
+                first_number=0 if renewed is None else renewed.packer.next_number, ours=False,
+                preferred=peer.raw < self._identity.public.raw, timestamp=payload.timestamp,
+            )  # fmt: skip
+
         if renewed is not None:
-            return Answer(outgoing, None, renewed, epoch)
-        session = Session(
-            peer=peer, epoch=epoch, token=token, now=now, idle_timeout=self._idle_timeout,
-            paths=Paths(
-                self._rules, self._rules.target(number, path.remote), initiator=False,
-                by_source=payload.return_address == wire.NO_ADDRESS,
-            ),
-            rekey_after=c.REKEY_AFTER_RESPONDER * (1 + self._random(1)[0] / 2560),
-            max_payload=min(payload.max_payload, channel.max_payload),
-            large=bool(payload.capabilities & c.CAPABILITY_PARTS), may_cross=payload.may_cross,
-        )  # fmt: skip
-        return Answer(outgoing, session)
+            return Answer(outgoing, None, renewed, epoch())
+        rekey_after = c.REKEY_AFTER_RESPONDER * (1 + self._random(1)[0] / 2560)
+
+        def begin() -> Session:
+            return Session(
+                peer=peer, epoch=epoch(), token=token, now=now, idle_timeout=self._idle_timeout,
+                paths=Paths(
+                    self._rules, self._rules.target(number, path.remote), initiator=False,
+                    by_source=payload.return_address == wire.NO_ADDRESS,
+                ),
+                rekey_after=rekey_after,
+                max_payload=min(payload.max_payload, channel.max_payload),
+                large=bool(payload.capabilities & c.CAPABILITY_PARTS), may_cross=payload.may_cross,
+            )  # fmt: skip
+
+        return Answer(outgoing, begin)
 
 
 def _prefix(address: Address) -> bytes:
