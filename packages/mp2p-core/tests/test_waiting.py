@@ -68,7 +68,7 @@ async def test_set_and_cancelled_at_once_ends_as_cancelled_or_woken(anyio_backen
 
 
 GUEST = """
-import asyncio, anyio, trio
+import asyncio, trio
 from mp2p_core.waiting import signal_maker
 
 async def guest():
@@ -77,7 +77,7 @@ async def guest():
         nursery.start_soon(signal.wait)
         await trio.testing.wait_all_tasks_blocked()
         signal.set()
-    print(isinstance(signal, anyio.Event))
+    print(isinstance(signal, trio.Event))
 
 async def host():
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""Let tasks wait for a word from another: `anyio.Event`, or on asyncio the one future inside it.
+"""Let tasks wait for a word from another: by an event of trio's, or on asyncio by the one future inside such.
 
-An application that waits for each message waits often. Making, awaiting and setting an event passes through
-anyio's layer and asyncio's, and takes as long again as the turn of the event loop that it is for.
+An application that waits for each message waits often. Making, awaiting and setting an event of anyio's passes
+through its layer and the one below, and takes as long again as the turn of the event loop that it is for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
 
@@ -96,8 +96,10 @@ async def wait_up_to(signal: Signal, seconds: float) -> None:
 
 def signal_maker() -> Callable[[], Signal]:
     """Return what makes signals for the event loop of the calling task."""
-    loop = _asyncio_loop()
-    return anyio.Event if loop is None else partial(_FutureSignal, loop)
+    if (loop := _asyncio_loop()) is not None:
+        return partial(_FutureSignal, loop)
+    trio = sys.modules.get("trio")
+    return anyio.Event if trio is None else cast("Callable[[], Signal]", trio.Event)
 
 
 def turn_caller() -> Callable[[Callable[[], object]], object] | None:
