@@ -53,8 +53,8 @@ class Driver:
         """How often something was said since the network brought something."""
         self._alone = 0
         """How many times in a row that was once."""
-        self._failure: Exception | None = None
-        """What a flush outside of tasks has raised: it ends the node."""
+        self._boundary = Boundary()
+        """Has what a flush outside of tasks raised: it ends the node."""
 
     async def receive_forever(self, number: int) -> None:
         """Feed the endpoint from one channel until it is closed."""
@@ -77,7 +77,6 @@ class Driver:
         if self._said:
             self._alone = self._alone + 1 if self._said == 1 else 0
             self._said = 0
-        self._flush_due = True  # what is said in answer goes out below
         for train in trains:
             self._endpoint.receive(number, train, now)
         self.flush(now)
@@ -94,8 +93,8 @@ class Driver:
             self._sleeping_until = float("inf") if when is None else when
             self._wake = self._make_signal()
             await wait_up_to(self._wake, self._sleeping_until - self._clock())
-            if self._failure is not None:
-                raise self._failure
+            if self._boundary.error is not None:
+                raise self._boundary.error
 
     def flush_soon(self) -> None:
         """Send once every task that is ready has had its turn: what many say in one turn shares packets.
@@ -121,16 +120,15 @@ class Driver:
     def _flush_now(self) -> None:
         if not self._flush_due:
             return  # another flush has come first
-        with Boundary() as boundary:
+        with self._boundary:
             self.flush(self._clock())
         # Raised here it would end in a log of the event loop, and the node would go on.
-        if boundary.error is not None:
-            self._failure = boundary.error
+        if self._boundary.error is not None:
             self._wake.set()
 
     def flush(self, now: float) -> None:
         """Pass on what the endpoint has to tell, and send what it has to send."""
-        self._flush_due = True
+        self._flush_due = True  # what is said in answer goes out below
         self._put_off = False
         if (events := self._endpoint.events()) and self._tell(events, now):
             # A call has got through. Whoever made it has its turn before `keep_time` has: what it says at
