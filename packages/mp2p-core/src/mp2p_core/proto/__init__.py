@@ -8,7 +8,7 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     states, target, timers, tolerance, transmit, wire
     acks, closing, cookies, flow, identity, noise, recovery, routes, sizer
     capacity, group, paths, receive_stream, send_stream
-    stream_table
+    content, stream_table
     stream_control
     streams
     epoch, packing

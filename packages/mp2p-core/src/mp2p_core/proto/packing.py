@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.acks import AckSender
 from mp2p_core.proto.capacity import Capacity
-from mp2p_core.proto.frames import PING_FRAME, STREAM, STREAM_LAST, STREAM_OVERHEAD, encode_msg
+from mp2p_core.proto.content import Content
+from mp2p_core.proto.frames import PING_FRAME, encode_msg
 from mp2p_core.proto.parts import PART_HEADER_SIZE, part_room
 from mp2p_core.proto.recovery import Recovery, SentPacket
 from mp2p_core.proto.rtt import RoundTrip
@@ -36,22 +37,6 @@ _REPEATED: Final = 4
 
 Plaintext: TypeAlias = tuple[bytes, int]
 """The frames of one packet, not sealed yet, and the datagrams that the sealed packet spans."""
-
-
-class _Content:
-    """What to do about a packet once it is known to be there, or not to be."""
-
-    __slots__ = ("announced", "datagrams", "largest", "pings", "streams")
-
-    def __init__(
-        self, pings: Sequence[int], announced: bytes, streams: Sequence[Sent], datagrams: int, largest: int
-    ) -> None:
-        self.pings = pings
-        self.announced = announced
-        self.streams = streams
-        self.datagrams = datagrams
-        self.largest = largest
-        """Bytes of its largest datagram."""
 
 
 class Packer:
@@ -152,7 +137,7 @@ class Packer:
             if packet.path_probe:
                 packet.content.probe_arrived(packet.size)
                 continue
-            content: _Content = packet.content
+            content: Content = packet.content
             if content.pings:
                 self.answered_pings.extend((ping, now - packet.at) for ping in content.pings)
             if content.streams:
@@ -175,7 +160,7 @@ class Packer:
             if packet.path_probe:
                 packet.content.probe_lost(packet.size)
                 continue
-            content: _Content = packet.content
+            content: Content = packet.content
             self.streams.lost(content.streams)
             if content.announced and content.announced is self._announced:
                 self.announce(content.announced)
@@ -341,14 +326,14 @@ class Packer:
         pings: Sequence[int] = ()
         if self._pings:
             pings, self._pings = self._pings, []
-        self._sent(size, _Content(pings, announced, sent, datagrams, largest), now, asks=asks)
+        self._sent(size, Content(pings, announced, sent, datagrams, largest), now, asks=asks)
         if self._probes:
             self._probes -= 1
 
     def _sent(
         self,
         size: int,
-        content: _Content | Capacity,
+        content: Content | Capacity,
         now: float,
         *,
         path_probe: bool = False,
@@ -401,25 +386,8 @@ class Packer:
         room = self.datagram - c.DATA_MIN_SIZE - len(PING_FRAME)
         for packet in self._recovery.oldest(_PROBES):
             if not packet.path_probe:
-                self.streams.lost(_beginning(packet.content.streams, room))
+                self.streams.lost(packet.content.beginning(room))
         if self._waiting():
             self._probes = _PROBES
         else:
             self._pings_due = _PROBES
-
-
-def _beginning(frames: Sequence[Sent], room: int) -> list[Sent]:
-    """Return the first frames, and the first bytes of the last of them, that fit in so many bytes."""
-    found: list[Sent] = []
-    for frame in frames:
-        kind, stream, start, end = frame
-        room -= STREAM_OVERHEAD
-        if room <= 0:
-            break
-        if kind in (STREAM, STREAM_LAST):
-            if end - start > room:
-                found.append(Sent(STREAM, stream, start, start + room))
-                break
-            room -= end - start
-        found.append(frame)
-    return found
