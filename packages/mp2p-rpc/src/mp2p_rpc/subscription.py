@@ -18,6 +18,7 @@ from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
 from mp2p_core.proto.group.layout import CHANNEL
 from mp2p_core.proto.group.subscriber import Subscriber
 from mp2p_core.transport import Train
+from mp2p_core.waiting import signal_maker
 from mp2p_rpc.desk import NACK, Topics
 from mp2p_rpc.errors import CallError, NotAllowed
 from mp2p_rpc.followed import Followed, Source
@@ -39,8 +40,6 @@ Overflow: TypeAlias = Literal["drop-oldest", "drop-newest", "block"]
 _LIMITS: Final = Limits()
 _RETRY_FIRST: Final = 0.5
 _RETRY_LAST: Final = 10.0
-_READS_PER_YIELD: Final = 256
-"""Messages after which a reader that finds one each time lets other tasks run."""
 _TRAINS_AT_ONCE: Final = 4
 """Trains that are taken before looking whether there is room for more."""
 _CONTROL_HEAD: Final = 17
@@ -75,11 +74,10 @@ class Feed(AsyncIterator[Any]):
         # Datagrams that wait for room, and how many: no more than the publisher can repair.
         self._held: deque[tuple[Train, int]] = deque()
         self._held_size = 0
-        self._half = limit // 2
         self._room = anyio.Event()
-        self._reads = 0
         self._waiting = False
-        self._filled = anyio.Event()
+        self._make_signal = signal_maker()
+        self._filled = self._make_signal()
         self._wake = anyio.Event()
         self._due = math.inf
         """When `keep_time` comes back without being woken."""
@@ -95,20 +93,23 @@ class Feed(AsyncIterator[Any]):
 
     async def __anext__(self) -> Message[Any] | Gap:
         """Wait for the next message or gap. Cancelling loses nothing; ends when the block is left."""
-        queue = self._queue
-        self._reads += 1
-        if self._reads == _READS_PER_YIELD:
-            self._reads = 0
-            await checkpoint()
-        if len(queue) == self._half:
-            self._resume()
-        while not queue:
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            await self._refill()
+            return self._queue.popleft()
+
+    async def _refill(self) -> None:
+        """Take in what waits for room, or wait for something. Raises StopAsyncIteration at the end."""
+        self._resume()
+        if self._queue:
+            await checkpoint()  # a reader that finds something each time lets other tasks run
+        while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
-            self._filled = anyio.Event()
+            self._filled = self._make_signal()
             self._waiting = True
             await self._filled.wait()
-        return queue.popleft()
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -233,13 +233,10 @@ def parse_large_plain_untrusted(plaintext: bytes) -> Data:
     start = LARGE_HEAD + count * LENGTH_SIZE
     if not count or start > len(plaintext):
         raise BadPacket("group-malformed")
-    messages = []
-    for length in struct.unpack_from(f">{count}H", plaintext, LARGE_HEAD):
-        stop = start + length
-        messages.append(plaintext[start:stop])
-        start = stop
-    if start != len(plaintext):
+    lengths = struct.unpack_from(f">{count}H", plaintext, LARGE_HEAD)
+    if start + sum(lengths) != len(plaintext):
         raise BadPacket("group-malformed")
+    messages = list(struct.unpack_from("%ds" * count % lengths, plaintext, start))
     return Data(WHOLE | SEVERAL, number, messages, None)
 
 

@@ -7,6 +7,7 @@ here believes the first without the second: whatever `open_untrusted` returns is
 from __future__ import annotations
 
 from hashlib import sha256
+from struct import unpack_from
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -54,6 +55,11 @@ _HEADER: Final = c.GROUP_HEADER_SIZE
 _GENERATION: Final = slice(2, 4)
 _CANDIDATES: Final = 2
 _ONE_MESSAGE: Final = DATA_COVERED | WHOLE << 4
+
+
+def _part_layout(size: int) -> str:
+    """Return the format of a part of so many bytes, whose header is passed over."""
+    return f"{_HEADER}x{size - _HEADER}s"
 
 
 class Manifest(NamedTuple):
@@ -240,9 +246,11 @@ class Opener:
         self, train: bytes, size: int, start: int, first: int, whole: bytes
     ) -> Data | None:
         """Open the parts that a train has from `start` on, if they are the publisher's."""
-        if sha256(memoryview(train)[start:]).digest()[:DIGEST_SIZE] != whole:
+        if size < GROUP_MIN_SIZE or sha256(memoryview(train)[start:]).digest()[:DIGEST_SIZE] != whole:
             return None
-        sealed = b"".join([train[at + _HEADER : at + size] for at in range(start, len(train), size)])
+        end = len(train) - (len(train) - start) % size
+        layout = _part_layout(size) * ((end - start) // size)  # a loop over the parts takes twice as long
+        sealed = b"".join((*unpack_from(layout, train, start), train[end + _HEADER :]))
         try:
             return self._open_packet_untrusted(sealed, int.from_bytes(train[_GENERATION], "big"), first)
         except BadPacket:
