@@ -54,6 +54,26 @@ def test_while_there_is_much_messages_wait_for_others_but_not_long() -> None:
         assert bench.batches.ready(members, 0.005 + wait), "the last one was a single datagram"
 
 
+def test_after_very_much_at_a_time_messages_wait_longer() -> None:
+    bench = Bench()
+    full = c.GATHER_MUCH // 1000
+    for at, messages, factor in (
+        (0.0, full, c.GATHER_LONGER),
+        (1.0, full // 2, 1),
+        (2.0, full, c.GATHER_LONGER),
+    ):
+        bench.put(messages)
+        while bench.outgoing:
+            bench.seal(at)
+        bench.put(1)
+        later = at + 0.9 * factor * c.GATHER_AFTER
+        assert not bench.batches.ready(16, later)
+        assert bench.batches.due == later + factor * c.GATHER_MAX
+        assert bench.batches.ready(16, bench.batches.due)
+        assert bench.batches.ready(16, at + 1.1 * factor * c.GATHER_AFTER)
+        bench.outgoing.drain()
+
+
 def test_nothing_waits_when_it_is_enough_or_midway_or_after_a_pause() -> None:
     bench = Bench()
     bench.put(10)

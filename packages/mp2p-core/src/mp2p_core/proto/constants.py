@@ -325,6 +325,10 @@ GATHER_MAX: Final = 0.004
 """The longest such wait."""
 GATHER_AFTER: Final = 0.01
 """Time after a batch of several datagrams for which there is much to send."""
+GATHER_MUCH: Final = 131072
+"""Bytes that left at a time after which those two times are longer..."""
+GATHER_LONGER: Final = 4
+"""...by this factor: a subscriber that wakes up less often pays less for each message."""
 GATHER_MESSAGES: Final = 256
 GATHER_BYTES: Final = 245760
 """Messages, or bytes of them, that are worth a batch at any time."""

@@ -31,6 +31,7 @@ class Batches:
         "_large_from",
         "_much",
         "_outgoing",
+        "_size",
         "sealed",
     )
 
@@ -40,6 +41,7 @@ class Batches:
         self._datagram = datagram
         self._large_from = -math.inf if large else math.inf
         self._at = -math.inf
+        self._size = 0  # bytes, about, of what left then
         self._due = math.inf  # when what waits for more does so no longer
         self._channel = b""
         self._first = 0  # the first seq on this channel of a batch of several datagrams
@@ -49,10 +51,11 @@ class Batches:
 
     def ready(self, members: int, now: float) -> bool:
         """Tell whether a batch may leave to so many subscribers: at once, unless there is much to send."""
-        if not self._much or self.enough or self._outgoing.midway or now > self._at + c.GATHER_AFTER:
+        factor = c.GATHER_LONGER if self._size >= c.GATHER_MUCH else 1
+        if not self._much or self.enough or self._outgoing.midway or now > self._at + factor * c.GATHER_AFTER:
             return True
         if self._due == math.inf and self._outgoing:
-            self._due = now + min(members * c.GATHER_TIME, c.GATHER_MAX)
+            self._due = now + factor * min(members * c.GATHER_TIME, c.GATHER_MAX)
         return now >= self._due
 
     @property
@@ -85,7 +88,9 @@ class Batches:
 
         With `boundary` it reaches no further than the end of a message that is midway.
         """
-        self._at = now
+        if now > self._at:
+            self._at = now
+            self._size = 0
         self._due = math.inf
         seq = sealer.next_seq
         outgoing = self._outgoing
@@ -99,5 +104,6 @@ class Batches:
         self._much = len(datagrams) > 1
         if self._much and sealer.keys.channel != self._channel:
             self._channel, self._first = sealer.keys.channel, seq
+        self._size += len(datagrams) * self._datagram
         self.sealed += len(datagrams) - self._much
         return datagrams, messages
