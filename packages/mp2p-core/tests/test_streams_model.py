@@ -295,7 +295,7 @@ class StreamsMachine(RuleBasedStateMachine):
         """Take the events, and learn of new streams."""
         for side, streams in enumerate(self.sides):
             while streams.events:
-                kind, stream = streams.events.popleft()
+                kind, stream = streams.events.pop(0)
                 if kind is StreamEventKind.OPENED:
                     assert stream & 1 != side
                     self._meet(side, stream)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -41,7 +42,11 @@ class MessageWriter:
         self._begin = begin
         self._stream: Stream | None = None
         self._broken: Closed | None = None
-        self._lock = anyio.Lock(fast_acquire=True)
+
+    @cached_property
+    def _lock(self) -> anyio.Lock:
+        """Made with the first message: many peers never have one."""
+        return anyio.Lock(fast_acquire=True)
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """Queue one message, whole or, when cancelled, not at all. Raises as `Peer.send` does."""
@@ -106,7 +111,6 @@ class MessageReader:
         self._make_signal = make_signal
         # Usually one. Those before the last are of sessions, or of a connection, that the peer has given up.
         self._streams: list[_Incoming] = []
-        self._lock = anyio.Lock(fast_acquire=True)
         self._signal: Signal | None = None
         self._broken: Closed | None = None
 
@@ -130,6 +134,11 @@ class MessageReader:
         """Have whoever waits look again."""
         if self._signal is not None:
             self._signal.set()
+
+    @cached_property
+    def _lock(self) -> anyio.Lock:
+        """Made with the first message: many peers never have one."""
+        return anyio.Lock(fast_acquire=True)
 
     async def receive(self) -> bytes:
         """Wait for the next whole message. Cancelling loses nothing. Raises as `Peer.receive` does."""

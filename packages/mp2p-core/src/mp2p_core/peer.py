@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 
@@ -96,7 +95,7 @@ class Peer:
         self._describe = links["describe"]
         self._clock = links["clock"]
         make_signal = self._make_signal = links["make_signal"]
-        self._inbox: deque[bytes] = deque()
+        self._inbox: list[bytes] = []
         self._waiting: Signal | None = None
         self._pings: dict[int, _Ping] = {}
         self._sends = 0
@@ -104,7 +103,7 @@ class Peer:
         # see `_remember` for those that nobody closes.
         self._streams: dict[tuple[Session, int], Stream] = {}
         self._look_at = _ENDED_STREAMS
-        self._opened: deque[Stream] = deque()
+        self._opened: list[Stream] = []
         self._changed = Bell(make_signal)
         self._writer = MessageWriter(self._begin_messages)
         self._reader = MessageReader(
@@ -181,7 +180,7 @@ class Peer:
                 await self._waiting.wait()
             finally:
                 self._waiting = None
-        return self._inbox.popleft()
+        return self._inbox.pop(0)
 
     async def ping(self, timeout: float = 1.0) -> float:
         """Ask for a sign of life and return the round-trip time in seconds.
@@ -253,7 +252,7 @@ class Peer:
         while not self._opened:
             self._connection.check_open()
             await self._changed.wait()
-        return self._opened.popleft()
+        return self._opened.pop(0)
 
     def _check_open(self) -> None:
         self._connection.check_open()
@@ -334,7 +333,7 @@ class Peer:
         """Take a message from the network."""
         # Attack: a peer that sends faster than the application reads. Bounded as a socket's buffer is.
         if len(self._inbox) >= MAX_QUEUED_MESSAGES:
-            self._inbox.popleft()
+            del self._inbox[0]
             self.dropped += 1
         self._inbox.append(data)
         if self._waiting is not None:

@@ -179,7 +179,7 @@ class Peer(mp2p_core.Peer):
     def hand_over(self) -> None:
         """Take the streams that came before the node served anything as calls, too."""
         for _ in range(len(self._opened)):  # those of other protocols come back
-            self._node.server.take(self, self._opened.popleft())
+            self._node.server.take(self, self._opened.pop(0))
 
     def leave(self, stream: Stream) -> None:
         """Leave a stream to `accept_stream`."""

@@ -6,7 +6,6 @@ unreliable messages, pings, and streams. Seals nothing.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mp2p_core.proto import constants as c
@@ -60,7 +59,7 @@ class Packer:
         self.streams = Streams(initiator=initiator)
         self.streams.set_rtt(self.rtt.smoothed)
         self.streams.open()  # each side's first stream, 0 or 1, is for messages
-        self.answered_pings: deque[tuple[int, float]] = deque()
+        self.answered_pings: list[tuple[int, float]] = []
         self.packets_lost = 0
         self.messages_dropped = 0
         self._recovery = Recovery(self.rtt)
@@ -68,7 +67,7 @@ class Packer:
         # the application holds the sender back (RFC 9002, section 7.8).
         self._limited_to = -1
         # Attack: a peer that acknowledges nothing, so that the window stays shut. Bounded like a socket's buffer.
-        self._messages: deque[bytes] = deque()
+        self._messages: list[bytes] = []
         self._messages_turn = True
         self._announced = self._to_announce = b""
         self._pings: list[int] = []
@@ -81,7 +80,7 @@ class Packer:
     def message(self, data: bytes) -> None:
         """Queue an unreliable message; above 1024 that the window has not let out, the oldest is dropped."""
         if len(self._messages) >= c.MAX_QUEUED_MESSAGES:
-            self._messages.popleft()
+            del self._messages[0]
             self.messages_dropped += 1
         self._messages.append(encode_msg(data))
 
@@ -266,7 +265,7 @@ class Packer:
             turn = self._messages_turn or not streams.wants_to_send()
             self._messages_turn = not turn
             while turn and messages and len(messages[0]) <= room:
-                message = messages.popleft()
+                message = messages.pop(0)
                 room -= len(message)
                 used += len(message)
                 buffers.append(message)

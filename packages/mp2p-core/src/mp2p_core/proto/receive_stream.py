@@ -6,7 +6,6 @@ Large pieces are handed on as views of the packet that brought them. Where piece
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from mp2p_core.errors import StreamReset
@@ -58,7 +57,7 @@ class ReceiveStream:
         self.number = number
         self.credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
         self._shared = shared
-        self._ready: deque[_Buffer] = deque()  # in order, from `credit.read` up to `_next`
+        self._ready: list[_Buffer] = []  # in order, from `credit.read` up to `_next`
         # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
         self._starts: list[int] = []  # offsets of _pieces, beyond _next
         self._pieces: list[_Buffer] = []
@@ -202,15 +201,16 @@ class ReceiveStream:
             if self.reset_code is not None:
                 raise StreamReset(self.number, self.reset_code)
             return []
-        pieces = []
-        left = limit
-        while ready and left:
-            piece = ready.popleft()
-            if len(piece) > left:
-                ready.appendleft(piece[left:])
-                piece = piece[:left]
-            pieces.append(piece)
-            left -= len(piece)
+        count, left = 0, limit
+        while count < len(ready) and len(ready[count]) <= left:
+            left -= len(ready[count])
+            count += 1
+        pieces = ready[:count]
+        del ready[:count]
+        if left and ready:
+            pieces.append(ready[0][:left])
+            ready[0] = ready[0][left:]
+            left = 0
         size = limit - left
         self._shared.consume(size)
         if self.credit.consume(size) and self.final is None:
@@ -225,7 +225,7 @@ class ReceiveStream:
         self.credit.read = self._next
         self._shared.consume(self._next)
         self.told = True
-        return ready.popleft()
+        return ready.pop()
 
     def stop(self, code: int) -> bool:
         """Drop what came and what will come; False when there is nothing to say to the peer."""

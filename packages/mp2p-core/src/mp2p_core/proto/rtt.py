@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Final
 
 from mp2p_core.proto import constants as c
@@ -32,7 +31,7 @@ class RoundTrip:
         self.minimum = math.inf if sample is None else sample
         self.smoothed = self.latest = c.INITIAL_RTT if sample is None else sample
         self.variation = self.smoothed / 2
-        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._recent: list[float] = []
         self._derive()
 
     def _derive(self) -> None:
@@ -64,6 +63,7 @@ class RoundTrip:
         if sample >= self.minimum + ack_delay:
             sample -= ack_delay
         self._recent.append(sample)
+        del self._recent[:-_RECENT]
         if not self.sampled:
             self.sampled = True
             self.smoothed, self.variation = sample, sample / 2

@@ -7,7 +7,6 @@ timers and the state. What goes into a packet is the `Packer`'s; which keys seal
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket
@@ -103,7 +102,7 @@ class Session:
         self.heard_by_peer = False
         self.connection: Connection | None = None
         self.queued: list[float] = []
-        self.received: deque[bytes] = deque()
+        self.received: list[bytes] = []
         self.closing = Closing(now)
         self._window = ReplayWindow()
         self.packer = Packer(

@@ -10,7 +10,6 @@ the end or the reset, or stopped reading; it has finished or reset, or seen Stre
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -75,7 +74,7 @@ class StreamTable:
     )  # fmt: skip
 
     def __init__(self, *, initiator: bool) -> None:
-        self.events: deque[StreamEvent] = deque()
+        self.events: list[StreamEvent] = []
         self.tells_finished = False
         """Whether somebody waits for FINISHED: most streams finish unwatched."""
         self.sending = SendBudget()
@@ -96,7 +95,7 @@ class StreamTable:
         # Attack: numbers used again. The last few final sizes tell that from late packets; older ones are ignored.
         self._gone: dict[int, int] = {}
         # Attack: opening and cancelling, each of which costs the application more than the peer.
-        self._cancelled_at: deque[float] = deque(maxlen=c.RESET_LIMIT)
+        self._cancelled_at: list[float] = []
 
     # --- application ----------------------------------------------------------------------------------
 
@@ -184,6 +183,7 @@ class StreamTable:
         if len(times) == c.RESET_LIMIT and now - times[0] < c.RESET_SPAN:
             raise StreamError(c.CLOSE_EXCESSIVE, f"more than {c.RESET_LIMIT} streams cancelled at once")
         times.append(now)
+        del times[: -c.RESET_LIMIT]
 
     @property
     def unused(self) -> bool:

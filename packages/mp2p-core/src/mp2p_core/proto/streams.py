@@ -5,7 +5,6 @@ What goes out next is decided here, and what happens when it arrives or is lost.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import StreamClosed, StreamReset, UsageError
@@ -71,8 +70,8 @@ class Streams:
         self._receiving = table.receiving
         self._control_frames = ControlFrames(table)
         self._control = self._control_frames.due
-        self._urgent: deque[SendStream] = deque()  # those with something that needs no credit
-        self._ready: deque[SendStream] = deque()  # those with new data within their own credit
+        self._urgent: list[SendStream] = []  # those with something that needs no credit
+        self._ready: list[SendStream] = []  # those with new data within their own credit
 
     # --- application ----------------------------------------------------------------------------------
 
@@ -319,7 +318,7 @@ class Streams:
             room -= STREAM_OVERHEAD + frame.end - frame.start
             if not send.urgent:
                 send.in_urgent = False
-                urgent.popleft()
+                del urgent[0]
         budget, ready = self._sending, self._ready
         while ready and room >= STREAM_OVERHEAD and (credit := budget.available) > 0:
             send = ready[0]
@@ -327,14 +326,14 @@ class Streams:
             if frame is not None:
                 sent.append(frame)
                 room -= STREAM_OVERHEAD + frame.end
-                ready.popleft().in_ready = False
+                ready.pop(0).in_ready = False
                 continue
             frame = send.fill_new(room, credit, out)
             if frame is None:
                 break
             sent.append(frame)
             room -= STREAM_OVERHEAD + frame.end - frame.start
-            ready.popleft()
+            del ready[0]
             send.in_ready = send.sendable > 0
             if send.in_ready:
                 ready.append(send)
