@@ -238,7 +238,7 @@ class Peer:
     def open_stream_nowait(self) -> Stream | None:
         """Return what `open_stream` would, or None when it would wait. Raises `Closed`."""
         self._connection.check_open()
-        session = self._connection.session
+        session = self._connection.sessions[0]
         number = session.packer.streams.open()
         return None if number is None else self._remember(session, number)
 

@@ -139,7 +139,8 @@ class Stream(ByteStream):
             raise anyio.BusyResourceError("sending to")
         if not last:
             return self._write(item, whole=True) == len(item)
-        self._check_sending()
+        if self._closed or self._finished or self._stopped is not None or not self._session.live:
+            self._check_sending()  # raises
         try:
             self._finished = self._streams.write_last(self.number, item)
         except StreamClosed as error:
@@ -287,6 +288,8 @@ class Stream(ByteStream):
                     await signal.wait()
                 finally:
                     self._readable = None
+                if (whole := self.receive_whole_nowait()) is not None:
+                    return whole
             return self.receive_whole_nowait()
         finally:
             self._receiving = False
@@ -299,7 +302,7 @@ class Stream(ByteStream):
 
     def receive_whole_nowait(self) -> bytes | None:
         """Return what `receive_whole` would, or None also when it would wait. Never raises."""
-        if self._ended or self._ignored or self._closed or self._given_back or not self._session.live:
+        if self._ended or self._ignored or self._closed or self._given_back:
             return None
         if (whole := self._streams.take_whole(self.number)) is None:
             return None

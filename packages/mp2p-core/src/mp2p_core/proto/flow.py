@@ -52,7 +52,8 @@ class ReceiveCredit:
     def consume(self, count: int) -> bool:
         """Note that `count` bytes more were read; True when the peer is to be told of a new limit."""
         self.read += count
-        return self._worth_telling
+        # The least that may be worth it, to look no closer at each of many small reads.
+        return 32 * (self.read + self.window - self.limit) >= self.window and self._worth_telling
 
     @property
     def _worth_telling(self) -> bool:

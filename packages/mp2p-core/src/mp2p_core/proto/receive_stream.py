@@ -67,9 +67,10 @@ class ReceiveStream:
     def receive_untrusted(self, offset: int, data: memoryview, *, last: bool) -> None:
         """Take the body of a STREAM frame. Raises StreamError."""
         size = len(data)
-        if last and size and not (offset or self.touched):
+        if last and 0 < size <= self.credit.limit and not (offset or self.touched):
             # All of it: most streams are one small message, which comes whole.
-            self._grow_untrusted(size)
+            self._shared.credit.take_untrusted(size, self._shared.now)
+            self.credit.received = size
             self.final = self._next = size
             self._ready.append(_own(data))
             return
