@@ -190,6 +190,21 @@ def test_F8_the_credit_of_the_connection_binds_too() -> None:
     assert _code(streams[4], 0, b"x") == c.CLOSE_FLOW
 
 
+def test_F8_all_in_one_piece_after_an_end_of_nothing_is_code_5() -> None:
+    stream, _ = _stream()
+    _give(stream, 0, b"", last=True)
+    assert _code(stream, 0, b"x", last=True) == c.CLOSE_PROTOCOL
+
+
+def test_a_piece_that_nobody_wants_any_more_is_not_kept() -> None:
+    stream, budget = _stream()
+    assert stream.stop(7)
+    _give(stream, 0, b"all of it", last=True)
+    assert stream.held == 0
+    assert budget.credit.read == budget.credit.received == 9
+    assert stream.complete
+
+
 def test_F8_a_stream_that_comes_in_one_piece_has_no_more_credit_than_others() -> None:
     stream, budget = _stream()
     assert _code(stream, 0, bytes(c.STREAM_WINDOW + 1), last=True) == c.CLOSE_FLOW

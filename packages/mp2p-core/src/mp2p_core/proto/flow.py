@@ -52,8 +52,7 @@ class ReceiveCredit:
     def consume(self, count: int) -> bool:
         """Note that `count` bytes more were read; True when the peer is to be told of a new limit."""
         self.read += count
-        # The least that may be worth it, to look no closer at each of many small reads.
-        return 32 * (self.read + self.window - self.limit) >= self.window and self._worth_telling
+        return self._worth_telling
 
     @property
     def _worth_telling(self) -> bool:
@@ -63,9 +62,10 @@ class ReceiveCredit:
         that nobody reads would else hold up all the others.
         """
         window = self.window
+        untold = 2 * (self.read + window - self.limit)
         if self._shared:
-            window = max(window - self.received + self.read, window // 16)
-        return 2 * (self.read + self.window - self.limit) >= window
+            return untold >= window - self.received + self.read and untold >= window // 16
+        return untold >= window
 
     def update(self, now: float, rtt: float) -> int:
         """Move the limit on, if that is worth telling, and return it.

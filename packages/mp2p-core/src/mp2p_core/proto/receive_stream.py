@@ -67,10 +67,16 @@ class ReceiveStream:
     def receive_untrusted(self, offset: int, data: memoryview, *, last: bool) -> None:
         """Take the body of a STREAM frame. Raises StreamError."""
         size = len(data)
-        if last and 0 < size <= self.credit.limit and not (offset or self.touched):
+        credit = self.credit
+        if (
+            last
+            and 0 < size <= credit.limit
+            and not (offset or credit.received)
+            and self.final is self.stop_code is None
+        ):
             # All of it: most streams are one small message, which comes whole.
             self._shared.credit.take_untrusted(size, self._shared.now)
-            self.credit.received = size
+            credit.received = size
             self.final = self._next = size
             self._ready.append(_own(data))
             return
@@ -224,7 +230,8 @@ class ReceiveStream:
         if self._next != self.final or len(ready) != 1 or self.credit.read:
             return None
         self.credit.read = self._next
-        self._shared.consume(self._next)
+        if self._shared.credit.consume(self._next):
+            self._shared.update_due = True
         self.told = True
         return ready.pop()
 

@@ -204,8 +204,12 @@ class StreamTable:
             send = live.send
             if send.reset_code is not None:
                 send.reset_acked = True
-            elif send.final is not None and send.acked(send.base, send.final, last=True):
-                self.tell_finished(number)
+            elif (
+                send.final is not None
+                and send.acked(send.base, send.final, last=True)
+                and self.tells_finished
+            ):
+                self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
             self.forget_if_done(number, live)
 
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
@@ -266,11 +270,6 @@ class StreamTable:
             "gone": len(self._gone),
             "cancelled": len(self._cancelled_at),
         }
-
-    def tell_finished(self, number: int) -> None:
-        """Tell that the peer has all of our direction, if anybody wants to know."""
-        if self.tells_finished:
-            self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
 
     def _add(self, number: int) -> LiveStream:
         send, receive = SendStream(number, self.sending), ReceiveStream(number, self.receiving)

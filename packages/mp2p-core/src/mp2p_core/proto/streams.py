@@ -39,6 +39,7 @@ __all__ = ["Streams"]
 _MAX_U16: Final = 0xFFFF
 _DATA: Final = (STREAM, STREAM_LAST)
 _READABLE: Final = StreamEventKind.READABLE
+_FINISHED: Final = StreamEventKind.FINISHED
 _OF_A_STREAM: Final = (RESET, STOP, MAX_STREAM)
 
 
@@ -355,7 +356,8 @@ class Streams:
                     send.in_urgent = False
                     self._urgent.remove(send)
                 if finished:
-                    self.table.tell_finished(number)
+                    if self.table.tells_finished:
+                        self.events.append(StreamEvent(_FINISHED, number))
                     if live.receive.told:
                         self._forget_if_done(number, live)
                 elif not send.in_ready and send.unsent:
