@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+import anyio
+
 from mp2p_core.boundary import Boundary
 from mp2p_core.groups import receive_from
 from mp2p_core.waiting import signal_maker, turn_caller, wait_up_to
@@ -22,6 +24,8 @@ _ENOUGH: Final = 24
 """Words of the application that share a packet: of more, each costs hardly less."""
 _HABIT: Final = 8
 """So often in a row a word has to have stayed alone for the next one not to wait for others."""
+_UPKEEP_FROM: Final = 0.1
+"""Seconds from opening to upkeep, which has nothing to do yet: who opens a node to make a call makes it first."""
 
 
 class Driver:
@@ -64,6 +68,7 @@ class Driver:
         """Do one channel's upkeep until it is closed, where it has any."""
         channel = self._channels[number].channel
         if hasattr(channel, "maintain"):
+            await anyio.sleep(_UPKEEP_FROM)
             await cast("MaintainedChannel", channel).maintain()
 
     def silent(self) -> None:

@@ -96,7 +96,7 @@ def _ask(sock: socket.socket, what: int, question: bytes) -> Iterator[bytes]:
                 number = -_STATUS.unpack_from(body)[0]
                 raise OSError(number, os.strerror(number))
             yield body
-            at += _padded(length)
+            at += length + 3 & ~3
 
 
 def _attributes(message: bytes, at: int, last: int) -> dict[int, bytes]:
@@ -105,9 +105,5 @@ def _attributes(message: bytes, at: int, last: int) -> dict[int, bytes]:
     while at < len(message) and last not in found:
         length, kind = _ATTRIBUTE.unpack_from(message, at)
         found[kind] = message[at + _ATTRIBUTE.size : at + length]
-        at += _padded(length)
+        at += length + 3 & ~3
     return found
-
-
-def _padded(length: int) -> int:
-    return (length + 3) & ~3
