@@ -11,7 +11,6 @@ from anyio.lowlevel import checkpoint
 
 from mp2p_core import Closed, PublicKey
 from mp2p_core.proto.group.events import MemberJoined
-from mp2p_core.proto.group.publisher import Publisher
 from mp2p_rpc.topic import MODES, Topic
 from mp2p_rpc.topic_status import TopicStatus
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mp2p_core.groups import Groups
+    from mp2p_core.proto.group.publisher import Publisher
     from mp2p_core.transport import Address
 
 __all__ = ["Presence", "Publication", "make_publisher"]
@@ -274,6 +274,9 @@ def make_publisher(
     datagram: int,
 ) -> Publisher:
     """Make the protocol's half of a publication."""
+    # Here, because both halves take 10 ms to load, and most programs only make calls.
+    from mp2p_core.proto.group.publisher import Publisher  # noqa: PLC0415 (see above)
+
     return Publisher(
         owner,
         topic.name,

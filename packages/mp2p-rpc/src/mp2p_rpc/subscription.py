@@ -16,7 +16,6 @@ from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
 from mp2p_core.proto.group.layout import CHANNEL
-from mp2p_core.proto.group.subscriber import Subscriber
 from mp2p_core.transport import Train
 from mp2p_core.waiting import signal_maker
 from mp2p_rpc.desk import NACK, Topics
@@ -176,6 +175,8 @@ class Feed(AsyncIterator[Any]):
         known = self._followed.get((key, name))
         if known is not None and not known.subscriber.ended:
             return
+        from mp2p_core.proto.group.subscriber import Subscriber  # noqa: PLC0415 (as publication loads its half)
+
         subscriber = Subscriber(key.raw, name, history=self._history, kinds=self._node.groups.kinds)
         found = self._followed[key, name] = Followed(source, name, subscriber, self._clock())
         self._by_topic[subscriber.topic] = found
