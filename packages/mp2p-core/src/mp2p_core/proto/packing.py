@@ -203,7 +203,7 @@ class Packer:
         capacity, acks = self._capacity, self.acks
         if now >= capacity.mtu.due_at and (probe := self._path_probe(now)) is not None:
             return probe
-        waiting = bool(self._messages) or self.streams.wants_to_send()
+        waiting = self._waiting()
         if self._probes and not waiting:
             self._pings_due = self._probes  # one packet took all there was: the other asks for a sign of life
             self._probes = 0

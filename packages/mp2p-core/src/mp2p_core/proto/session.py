@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_OVERHEAD: Final = c.DATA_MIN_SIZE
 _HEADER_END: Final = c.DATA_HEADER_SIZE
 _OPEN = SessionState.OPEN
 _LIVE: Final = (SessionState.OPEN, SessionState.CONFIRMING)
@@ -62,6 +61,9 @@ class Session:
         "heard_by_peer", "initiator", "large", "liveness", "may_cross", "opened_at", "packer", "peer",
         "queued", "received", "review_at", "roaming", "searching", "state", "token",
     )  # fmt: skip
+
+    max_message: Final = c.BASE_DATAGRAM_SIZE - c.DATA_MIN_SIZE - MSG_OVERHEAD
+    """The largest message, in bytes, that one datagram holds: the same on every path."""
 
     def __init__(
         self,
@@ -144,11 +146,6 @@ class Session:
             return streams.table.settled  # the peer had everything, and has said everything
         return self.closing.code == c.CLOSE_IDLE and streams.table.unused
 
-    @property
-    def max_message(self) -> int:
-        """The largest message, in bytes, that one datagram holds: the same on every path."""
-        return c.BASE_DATAGRAM_SIZE - _OVERHEAD - MSG_OVERHEAD
-
     # --- receiving ----------------------------------------------------------------------------------
 
     def receive_untrusted(self, datagram: bytes, channel: int, path: Path, now: float) -> str:
@@ -210,7 +207,7 @@ class Session:
                 self.state = step(self.state, "authenticated packet")
                 self.opened_at = now
                 self.roaming.opened(channel, now)
-        self.liveness.heard_at = now
+        self.liveness.heard(now)
         if epoch is not self.epochs.current and self.epochs.opened(epoch, now):
             self.roaming.reached(now)
             if epoch is self.epoch:

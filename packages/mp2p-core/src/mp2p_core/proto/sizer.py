@@ -31,18 +31,15 @@ _DEBT: Final = 48
 class PacketSizer:
     """The size of packets in datagrams: doubles on success, halves when too many are lost, and then waits longer."""
 
-    __slots__ = ("_balance", "_patience", "_shrunk_at", "count")
+    __slots__ = ("_balance", "_patience", "_shrunk_at", "count", "lossy")
 
     def __init__(self) -> None:
         self.count = 1
+        self.lossy = False
+        """Whether any large packet was ever lost."""
         self._patience = 1
         self._balance = 0
         self._shrunk_at = -math.inf
-
-    @property
-    def lossy(self) -> bool:
-        """Whether any large packet was ever lost."""
-        return self._patience > 1
 
     def limit(self, datagram: int) -> int:
         """Return how many datagrams of this size the next packet may span: what one train holds, at most."""
@@ -66,6 +63,7 @@ class PacketSizer:
         """
         if count < 2 or sent_at <= self._shrunk_at:
             return
+        self.lossy = True
         self._patience = max(self._patience, _PATIENCE)
         self._balance -= _PRICE
         if self._balance > -_DEBT:
