@@ -239,7 +239,7 @@ class Peer:
         """Return what `open_stream` would, or None when it would wait. Raises `Closed`."""
         self._connection.check_open()
         session = self._connection.sessions[0]
-        number = session.packer.streams.open()
+        number = session.packer.streams.table.open()
         return None if number is None else self._remember(session, number)
 
     async def accept_stream(self) -> Stream:
@@ -354,7 +354,8 @@ class Peer:
                 self._reader.attach(opened)
                 return
             self.stream_opened(opened)
-        elif kind is not _FINISHED and kind is not _STREAMS_AVAILABLE:
+            return
+        if kind is not _FINISHED and kind is not _STREAMS_AVAILABLE:
             if (stream := self._streams.get((session, number))) is not None:
                 stream.notice(kind)
             if kind is not _STOPPED:
@@ -364,6 +365,7 @@ class Peer:
     def stream_opened(self, stream: Stream) -> None:
         """Keep a stream of the peer for `accept_stream`. To be overridden by those who know better what to do."""
         self._opened.append(stream)
+        self._changed.ring()
 
     def renew(self, connection: Connection) -> None:
         """Go on over a new connection: the peer has started anew, or was called again."""

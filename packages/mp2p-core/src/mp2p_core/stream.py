@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -169,12 +169,9 @@ class Stream(ByteStream):
         if not self._session.live:
             self._check_open()
 
-    async def _until_writable(self) -> None:
-        signal = self._writable = self._make_signal()
-        try:
-            await signal.wait()
-        finally:
-            self._writable = None
+    def _until_writable(self) -> Awaitable[None]:
+        self._writable = self._make_signal()  # left behind afterwards: to set it once more does nothing
+        return self._writable.wait()
 
     async def send_eof(self) -> None:
         """End our direction: the peer's `receive` raises `anyio.EndOfStream` after the last byte.
@@ -228,13 +225,11 @@ class Stream(ByteStream):
         finally:
             self._receiving = False
 
-    async def _until_readable(self) -> None:
-        self._check_open()
-        signal = self._readable = self._make_signal()
-        try:
-            await signal.wait()
-        finally:
-            self._readable = None
+    def _until_readable(self) -> Awaitable[None]:
+        if not self._session.live:
+            self._check_open()
+        self._readable = self._make_signal()  # left behind, too
+        return self._readable.wait()
 
     def receive_nowait(self, max_bytes: int = 65536, at_least: int = 1) -> bytes | None:
         """Return what `receive` would, or None when it would wait, or raise `Closed`."""
@@ -263,7 +258,7 @@ class Stream(ByteStream):
         if not pieces:
             self._ended = True
             raise anyio.EndOfStream
-        if self._streams.has_control():
+        if self._streams.control:
             self._flush(self._connection)
         return pieces
 
@@ -282,12 +277,7 @@ class Stream(ByteStream):
         self._receiving = True
         try:
             while not self._begun:
-                self._check_open()
-                signal = self._readable = self._make_signal()
-                try:
-                    await signal.wait()
-                finally:
-                    self._readable = None
+                await self._until_readable()
                 if (whole := self.receive_whole_nowait()) is not None:
                     return whole
             return self.receive_whole_nowait()
@@ -307,7 +297,7 @@ class Stream(ByteStream):
         if (whole := self._streams.take_whole(self.number)) is None:
             return None
         self._ended = True
-        if self._streams.has_control():
+        if self._streams.control:
             self._flush(self._connection)
         return bytes(whole)
 
@@ -339,7 +329,7 @@ class Stream(ByteStream):
         self._known.pop((self._session, self.number), None)
         if self._ended and self._finished:  # in order: there is nothing to say
             self.abandoned = None
-            if self._readable is not None or self._writable is not None:
+            if self._receiving or self._sending:
                 self.wake()
             return
         if not self._finished and self.alive:

@@ -80,8 +80,16 @@ class Incoming:
     def begin(self) -> None:
         """Read what is here; wait for the rest in a task of its own. Never raises for what the peer sends."""
         try:
-            if self._begin_untrusted():
-                return
+            if (whole := self._stream.receive_whole_nowait()) is not None:
+                if (request := split_request_untrusted(whole)) is not None:
+                    header, arguments = request
+                    if not self._take_header(decode_call_untrusted(header)):
+                        self._take_arguments(arguments)
+                    return
+                self._frames.feed(whole)
+            while (frame := self._frames.receive_nowait_untrusted()) is not None:
+                if self._take_untrusted(frame):
+                    return
         except BadMessage as bad:
             if not self._pass_on(bad):
                 self._refuse(describe_bad_message(bad, arguments=False))
@@ -89,20 +97,6 @@ class Incoming:
             self._end()
         else:
             self._server.tasks.start_soon(self._read_on, self._frames)
-
-    def _begin_untrusted(self) -> bool:
-        """Take what is here of the request; True when there is no more to read. Raises BadMessage, and as `Stream`."""
-        if (whole := self._stream.receive_whole_nowait()) is not None:
-            if (request := split_request_untrusted(whole)) is not None:
-                header, arguments = request
-                if not self._take_header(decode_call_untrusted(header)):
-                    self._take_arguments(arguments)
-                return True
-            self._frames.feed(whole)
-        while (frame := self._frames.receive_nowait_untrusted()) is not None:
-            if self._take_untrusted(frame):
-                return True
-        return False
 
     @property
     def _frames(self) -> Exchange:

@@ -184,7 +184,6 @@ class Peer(mp2p_core.Peer):
     def leave(self, stream: Stream) -> None:
         """Leave a stream to `accept_stream`."""
         super().stream_opened(stream)
-        self._changed.ring()
 
 
 class Node(mp2p_core.Node):

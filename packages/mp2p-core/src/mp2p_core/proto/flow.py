@@ -50,17 +50,13 @@ class ReceiveCredit:
         self.received = received
 
     def consume(self, count: int) -> bool:
-        """Note that `count` bytes more were read; True when the peer is to be told of a new limit."""
-        self.read += count
-        return self._worth_telling
+        """Note that `count` bytes more were read; True when the peer is to be told of a new limit.
 
-    @property
-    def _worth_telling(self) -> bool:
-        """Whether half of the window has been read since the limit was told.
-
-        Where streams share it, what lies unread is left out, down to a sixteenth of the window: a few streams
-        that nobody reads would else hold up all the others.
+        That is when half of the window has been read since the limit was told. Where streams share it, what lies
+        unread is left out, down to a sixteenth of the window: a few streams that nobody reads would else hold up all
+        the others.
         """
+        self.read += count
         window = self.window
         untold = 2 * (self.read + window - self.limit)
         if self._shared:
@@ -73,7 +69,7 @@ class ReceiveCredit:
         Called when the limit is told, and not at each read: a slow reader takes much at once, and that must
         not look fast.
         """
-        if self._worth_telling:
+        if self.consume(0):
             elapsed = now - self._since
             if elapsed * self.window < 2 * rtt * (self.read - self._read_before):
                 self.window = min(2 * self.window, self._cap)

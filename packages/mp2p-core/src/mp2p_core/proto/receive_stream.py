@@ -78,7 +78,7 @@ class ReceiveStream:
             self._shared.credit.take_untrusted(size, self._shared.now)
             credit.received = size
             self.final = self._next = size
-            self._ready.append(_own(data))
+            self._ready.append(bytes(data) if size <= c.JOIN_SIZE else _own(data))
             return
         end = offset + size
         self._check_final_untrusted(end, last=last)

@@ -51,12 +51,12 @@ class Streams:
     """
 
     __slots__ = (
-        "_control",
         "_control_frames",
         "_ready",
         "_receiving",
         "_sending",
         "_urgent",
+        "control",
         "events",
         "table",
     )
@@ -70,7 +70,8 @@ class Streams:
         self._sending = table.sending
         self._receiving = table.receiving
         self._control_frames = ControlFrames(table)
-        self._control = self._control_frames.due
+        self.control = self._control_frames.due
+        """Credit and other control frames that wait, by type and stream: reading may lead to sending."""
         self._urgent: list[SendStream] = []  # those with something that needs no credit
         self._ready: list[SendStream] = []  # those with new data within their own credit
 
@@ -135,7 +136,7 @@ class Streams:
             else:
                 self._queue(send)
         if stream & 1 != table.parity and table.part(stream, live):
-            self._control[MAX_STREAMS, 0] = None
+            self.control[MAX_STREAMS, 0] = None
         return True
 
     def reset(self, stream: int, code: int) -> None:
@@ -178,7 +179,7 @@ class Streams:
             raise
         if receive.update_due:
             receive.update_due = False
-            self._control[MAX_STREAM, stream] = None
+            self.control[MAX_STREAM, stream] = None
         if self._receiving.update_due:
             self._tell_max_data()
         if receive.told:
@@ -214,8 +215,8 @@ class Streams:
         live = self.table.find(stream)
         if live is not None:
             if live.receive.stop(code):
-                self._control[STOP, stream] = None
-            self._control.pop((MAX_STREAM, stream), None)
+                self.control[STOP, stream] = None
+            self.control.pop((MAX_STREAM, stream), None)
             self._tell_max_data()
             self._forget_if_done(stream, live)
 
@@ -225,7 +226,7 @@ class Streams:
 
     def sizes(self) -> Mapping[str, int]:
         """Count what is held. Bytes are those of the data; see the modules for what comes on top."""
-        control, queued = len(self._control), len(self._urgent) + len(self._ready)
+        control, queued = len(self.control), len(self._urgent) + len(self._ready)
         return {**self.table.sizes(), "control": control, "queued": queued}
 
     # --- network: receiving ---------------------------------------------------------------------------
@@ -238,8 +239,10 @@ class Streams:
             if live is None:
                 self.table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
                 return
-            live.receive.receive_untrusted(frame.offset, frame.data, last=frame.last)
-            self._received(frame.stream, live)
+            receive = live.receive
+            receive.receive_untrusted(frame.offset, frame.data, last=frame.last)
+            if receive.told or not receive.readable_told or self._receiving.update_due:
+                self._received(frame.stream, live)
         elif isinstance(frame, MaxData):
             self._sending.limit = max(self._sending.limit, frame.limit)
         elif isinstance(frame, MaxStreams):
@@ -282,13 +285,9 @@ class Streams:
 
     # --- network: sending -----------------------------------------------------------------------------
 
-    def has_control(self) -> bool:
-        """Tell whether a credit or another control frame waits, so that reading should lead to sending."""
-        return bool(self._control)
-
     def wants_to_send(self) -> bool:
         """Tell whether `fill` has something for a packet with at least 64 bytes of room."""
-        return bool(self._control or self._urgent or (self._ready and self._sending.available > 0))
+        return bool(self.control or self._urgent or (self._ready and self._sending.available > 0))
 
     def exceed(self, room: int) -> bool:
         """Tell whether so many bytes may be too few for what `fill` has."""
@@ -307,7 +306,7 @@ class Streams:
         was too small for what comes next.
         """
         sent: list[Sent] = []
-        if self._control:
+        if self.control:
             room = self._control_frames.fill(room, out, sent)
         urgent = self._urgent
         while urgent:
@@ -395,21 +394,21 @@ class Streams:
         if send.in_ready:
             send.in_ready = False
             self._ready.remove(send)
-        self._control[RESET, send.number] = None
+        self.control[RESET, send.number] = None
 
     def _tell_max_data(self) -> None:
         if self._receiving.update_due:
             self._receiving.update_due = False
-            self._control[MAX_DATA, 0] = None
+            self.control[MAX_DATA, 0] = None
 
     def _forget_if_done(self, number: int, live: LiveStream) -> None:
         if not (live.send.told and live.receive.told and self.table.forget_if_done(number, live)):
             return
-        if self._control:
+        if self.control:
             for kind in _OF_A_STREAM:
-                self._control.pop((kind, number), None)
+                self.control.pop((kind, number), None)
         if number & 1 != self.table.parity and self.table.raise_accept_limit():
-            self._control[MAX_STREAMS, 0] = None
+            self.control[MAX_STREAMS, 0] = None
 
 
 def _check_code(code: int) -> None:
