@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks import curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
-from benchmarks.network import Place
+from benchmarks.network import Place, as_between_machines
 
 _ROUNDS: Final = 7
 _CALLS: Final = 80
@@ -27,7 +26,7 @@ _PEER: Final = "pyzmq CURVE"
 def run(place: Place) -> Table:
     """Measure, all kinds taking turns."""
     place = place.unpinned  # a library that works with several threads has several cores for them
-    offload = _as_between_machines(place)
+    offload = _segmentation(place)
     speed = Speed()
     found: dict[str, list[dict[str, float]]] = {}
     with children() as start:
@@ -76,18 +75,14 @@ def run(place: Place) -> Table:
     )
 
 
-def _as_between_machines(place: Place) -> str:
-    """Have frames of at most 1500 bytes cross the veth pair, and put together on arrival, as network cards have it."""
+def _segmentation(place: Place) -> str:
+    """Have trains cut as between two machines, and say how they are."""
     if place.client.namespace is None:
         return "as it is: the loopback interface carries trains whole"
     if shutil.which("ethtool") is None:
         return "as it is, for lack of ethtool: trains cross whole, which no link between two machines does"
     for end in (place.client, place.server):
-        subprocess.run(
-            ["ip", "netns", "exec", str(end.namespace), "ethtool", "-K", "veth0",
-             "tso", "off", "tx-udp-segmentation", "off", "gro", "on"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        as_between_machines(str(end.namespace))
     return (
         "off, so that frames of at most 1500 bytes cross; the receiver's (GRO) on, as network cards have it"
     )

@@ -7,17 +7,29 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-__all__ = ["LOOPBACK", "ONE_CORE", "PORT", "End", "Place", "namespaces", "namespaces_work", "receive_apart"]
+__all__ = [
+    "LOOPBACK",
+    "ONE_CORE",
+    "PORT",
+    "End",
+    "Place",
+    "as_between_machines",
+    "bridged",
+    "namespaces",
+    "namespaces_work",
+    "receive_apart",
+]
 
 PORT: Final = 4741
 """Not mp2p's usual port, so that nodes of other programs on this machine are not heard."""
 
 _NAMES: Final = ("mp2p-bench-a", "mp2p-bench-b")
+_BRIDGE: Final = "mp2p-bench-m"
 _ADDRESSES: Final = ("10.88.77.1", "10.88.77.2")
 
 
@@ -76,9 +88,7 @@ def namespaces() -> Iterator[Place]:
     """Make two network namespaces joined by a veth pair, and remove them at the end of the block."""
     _remove()
     try:
-        for name in _NAMES:
-            _ip("netns", "add", name)
-            _ip("-n", name, "link", "set", "lo", "up")
+        _make(*_NAMES)
         _ip(
             "link",
             "add",
@@ -93,15 +103,74 @@ def namespaces() -> Iterator[Place]:
             "netns",
             _NAMES[1],
         )
-        for name, address in zip(_NAMES, _ADDRESSES, strict=True):
-            _ip("-n", name, "address", "add", f"{address}/24", "dev", "veth0")
-            _ip("-n", name, "link", "set", "veth0", "up")
-        for name in _NAMES:
-            _wait_for_carrier(name)
-        client, server = map(End, _ADDRESSES, _NAMES, _APART)
-        yield Place("namespaces", client, server, "link")
+        yield _address_ends("namespaces")
     finally:
         _remove()
+
+
+@contextmanager
+def bridged() -> Iterator[tuple[Place, Callable[[float], None]]]:
+    """Make two network namespaces joined by a bridge in a third one, and remove them at the end of the block.
+
+    Frames of at most 1500 bytes cross it. The function given with the place has the bridge lose that share of what
+    the client sends, frame by frame, at random.
+    """
+    _remove()
+    try:
+        _make(*_NAMES, _BRIDGE)
+        _ip("-n", _BRIDGE, "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", _BRIDGE, "link", "set", "bridge0", "up")
+        for name in _NAMES:
+            port = "from-client" if name == _NAMES[0] else "to-server"
+            _ip("link", "add", "veth0", "netns", name, "type", "veth", "peer", "name", port, "netns", _BRIDGE)
+            _ip("-n", _BRIDGE, "link", "set", port, "up", "master", "bridge0")
+            as_between_machines(_BRIDGE, port, gro="off")
+        place = _address_ends("bridged").unpinned
+        for end in (place.client, place.server):
+            as_between_machines(str(end.namespace))
+        yield place, _lose
+    finally:
+        _remove()
+
+
+def _lose(share: float) -> None:
+    rules = f"""
+        add table bridge loss
+        delete table bridge loss
+        table bridge loss {{
+            chain forward {{
+                type filter hook forward priority 0
+                iifname "from-client" ip protocol {{ udp, tcp }} numgen random mod 10000 < {round(share * 10000)} drop
+            }}
+        }}
+    """
+    subprocess.run(["ip", "netns", "exec", _BRIDGE, "nft", "-f", "-"], input=rules, text=True, check=True)
+
+
+def as_between_machines(namespace: str, interface: str = "veth0", gro: str = "on") -> None:
+    """Have frames of at most 1500 bytes leave an interface; with GRO they are put together on arrival, as network
+    cards have it.
+    """
+    _ip(
+        "netns", "exec", namespace, "ethtool", "-K", interface, "tso", "off", "tx-udp-segmentation", "off", "gro", gro
+    )  # fmt: skip
+
+
+def _make(*names: str) -> None:
+    for name in names:
+        _ip("netns", "add", name)
+        _ip("-n", name, "link", "set", "lo", "up")
+
+
+def _address_ends(name: str) -> Place:
+    """Give both ends their addresses, and wait until their links are up."""
+    for end, address in zip(_NAMES, _ADDRESSES, strict=True):
+        _ip("-n", end, "address", "add", f"{address}/24", "dev", "veth0")
+        _ip("-n", end, "link", "set", "veth0", "up")
+    for end in _NAMES:
+        _wait_for_carrier(end)
+    client, server = map(End, _ADDRESSES, _NAMES, _APART)
+    return Place(name, client, server, "link")
 
 
 @contextmanager
@@ -128,7 +197,7 @@ def _wait_for_carrier(name: str) -> None:
 
 
 def _remove() -> None:
-    for name in _NAMES:
+    for name in (*_NAMES, _BRIDGE):
         _ip("netns", "delete", name, check=False)
 
 

@@ -116,19 +116,10 @@ class Stream(ByteStream):
             self._sending = False
 
     async def send_whole(self, head: bytes, data: bytes) -> None:
-        """Send a few bytes and any number after them, without a copy: all of it or, when cancelled, nothing.
-
-        Raises as `send` does.
-        """
-        if self._sending:
-            raise anyio.BusyResourceError("sending to")
-        self._sending = True
-        try:
-            await self._take_turn()
-            while not self._write(data, whole=True, head=head):
-                await self._until_writable()
-        finally:
-            self._sending = False
+        """Send a few bytes and data after them, not copied: all or, when cancelled, nothing. By one task at a time."""
+        await self._take_turn()
+        while not self._write(data, whole=True, head=head):
+            await self._until_writable()
 
     def send_nowait(self, item: bytes, *, last: bool = False) -> bool:
         """Queue all of `item` if there is room, and tell whether there was. Raises as `send` does.
