@@ -191,6 +191,21 @@ def test_the_rate_rises_only_while_it_limits() -> None:
     assert rate.rate == c.GROUP_RATE_MAX
 
 
+def test_the_rate_doubles_until_the_first_loss_and_never_again() -> None:
+    rate = RateControl(1200, 1e6, 0.0)
+
+    def report(loss: float, now: float) -> float:
+        rate.sent(10**9)
+        assert rate.budget(now) <= 0
+        rate.reported(loss, 1, now)
+        return rate.rate
+
+    assert report(0.0, 1.0) == 2e6
+    assert report(0.0, 2.0) == 4e6
+    for now in (3.0, 4.0):
+        assert abs(report(0.001 * (4.0 - now), now) / 4e6 / c.GROUP_RATE_INCREASE ** (now - 2.0) - 1) < 1e-9
+
+
 def test_reports_come_ten_a_second_from_all_together() -> None:
     assert report_interval(1) == report_interval(10) == 1.0
     assert report_interval(1000) == 100.0

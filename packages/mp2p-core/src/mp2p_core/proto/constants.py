@@ -353,6 +353,8 @@ GROUP_RATE_FALL: Final = 0.3
 """The share it falls to at most, however much one subscriber says that it has lost."""
 GROUP_RATE_INCREASE: Final = 1.05
 """A second, while the rate is what limits."""
+GROUP_RATE_FIRST_RISE: Final = 2.0
+"""The same from one report to the next, until somebody loses something for the first time."""
 GROUP_HOPELESS_LOSS: Final = 0.2
 GROUP_HOPELESS_TIME: Final = 30.0
 """A subscriber that loses more than that share for this long is excluded."""

@@ -16,7 +16,7 @@ _WAIT_TIME = 0.002
 class RateControl:
     """Bytes a second, less when subscribers report loss, more when nobody does and more is wanted."""
 
-    __slots__ = ("_ceiling", "_limited", "_pacer", "_since", "_worst", "rate")
+    __slots__ = ("_ceiling", "_limited", "_lossless", "_pacer", "_since", "_worst", "rate")
 
     def __init__(self, datagram: int, rate: float, now: float, ceiling: float = c.GROUP_RATE_MAX) -> None:
         self.rate = rate
@@ -26,10 +26,12 @@ class RateControl:
         self._since = now
         self._worst = 0.0
         self._limited = False
+        self._lossless = True  # so far
 
     def reported(self, loss: float, members: int, now: float) -> None:
         """Take a subscriber's share of datagrams lost; the worst of each span counts, once."""
         self._worst = max(self._worst, loss)
+        self._lossless = self._lossless and not loss
         elapsed = now - self._since
         if elapsed < report_interval(members):
             return
@@ -38,7 +40,8 @@ class RateControl:
             share = min(c.GROUP_RATE_DECREASE, max(1 - self._worst, c.GROUP_RATE_FALL))
             self._set(max(self.rate * share, c.GROUP_RATE_MIN), now)
         elif self._limited:
-            self._set(min(self.rate * c.GROUP_RATE_INCREASE**elapsed, self._ceiling), now)
+            rise = c.GROUP_RATE_FIRST_RISE if self._lossless else c.GROUP_RATE_INCREASE**elapsed
+            self._set(min(self.rate * rise, self._ceiling), now)
         self._since = now
         self._worst = 0.0
         self._limited = False
