@@ -154,6 +154,7 @@ async def subscribe(cx, on_message):
 
     async with _typed_node() as node, node.subscribe(_contact(), _topic(), history=0) as feed:
         cx.ready()
-        async for message in feed:
-            if isinstance(message, mp2p_rpc.Message):  # a gap shows as loss
-                on_message(message.value)
+        while items := await feed.take():
+            for item in items:
+                if isinstance(item, mp2p_rpc.Message):  # a gap shows as loss
+                    on_message(item.value)

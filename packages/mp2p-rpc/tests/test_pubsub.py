@@ -409,6 +409,37 @@ async def test_a_fast_publisher_waits_for_a_slow_reader() -> None:
                 assert most < 300, "about the limit waits, not everything"
 
 
+async def test_all_that_waits_is_taken_at_once_and_nothing_is_lost() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        topic = Topic("load", int, reliability="ordered")
+        async with publisher.publish(topic, allow="any") as pub:
+            async with subscriber.subscribe(publisher.contact, topic, limit=50) as feed:
+                with anyio.fail_after(20):
+                    await pub.ready(1)
+                    with anyio.move_on_after(0):
+                        await feed.take()
+                    numbers: list[int] = []
+                    sizes = []
+                    async with anyio.create_task_group() as tasks:
+
+                        async def publish() -> None:
+                            for number in range(2000):
+                                await pub.send(number)
+
+                        tasks.start_soon(publish)
+                        while len(numbers) < 2000:
+                            items = await feed.take()
+                            sizes.append(len(items))
+                            numbers += [item.value for item in items]
+                    assert numbers == list(range(2000))
+                    assert max(sizes) > 1
+            with anyio.fail_after(10):
+                left = await feed.take()
+                assert all(isinstance(item, Gap) for item in left)
+                assert await feed.take() == []
+
+
 async def test_values_of_any_type_are_checked_also_when_bytes_travel_as_they_are() -> None:
     async with scene() as net:
         publisher, subscriber = await net.node(), await net.node()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -97,6 +98,15 @@ class Feed(AsyncIterator[Any]):
         except IndexError:
             await self._refill()
             return self._queue.popleft()
+
+    async def take(self) -> list[Message[Any] | Gap]:
+        """Wait for messages or gaps, and return all that are there; none at the end. Cancelling loses nothing."""
+        if not self._queue:
+            with suppress(StopAsyncIteration):
+                await self._refill()
+        items = list(self._queue)
+        self._queue.clear()
+        return items
 
     async def _refill(self) -> None:
         """Take in what waits for room, or wait for something. Raises StopAsyncIteration at the end."""
@@ -403,8 +413,5 @@ class Feed(AsyncIterator[Any]):
 _SLOW: Final = "the reader was slower than the messages came"
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
