@@ -52,14 +52,14 @@ def run(place: Place) -> Table:
     rows = [
         [
             name, each["rate"], max(one["rate"] for one in found[name]), each["client"] + each["server"],
-            each["client"], each["server"], each["rate"] / at[_PEER]["rate"],
+            each["client"], each["server"], each["loop"], each["rate"] / at[_PEER]["rate"],
         ]
         for name, each in at.items()
     ]  # fmt: skip
     fast = at["mp2p, uvloop"]
     return Table(
         f"Bulk ({place.name}): messages of 1 MiB, one at a time, each answered by {len(_ANSWER)} bytes",
-        ["", "MB/s", "fastest", "CPU s/GB", "client's", "server's", "MB/s : pyzmq"],
+        ["", "MB/s", "fastest", "CPU s/GB", "client's", "server's", "loop", "MB/s : pyzmq"],
         rows,
         speed,
         [
@@ -68,6 +68,9 @@ def run(place: Place) -> Table:
         ],
         [
             f"medians of {_ROUNDS} rounds of {_CALLS} calls, the kinds taking turns; MB and GB are powers of ten",
+            "loop: what the client's core made of a plain loop just before and after a round, iterations/us; a "
+            "virtual core that shares its silicon with others' work falls to two thirds for seconds, and all else "
+            "with it",
             f"segmentation offload of the interfaces: {offload}",
             "no trains: UDP_SEGMENT and UDP_GRO not used, so one system call for each datagram, as where the "
             "system has neither",
@@ -181,9 +184,19 @@ async def _rounds(call: Callable[[bytes], Awaitable[None]], server: int) -> None
     say("ready")
     # Blocks the loop between rounds: some seconds at most, so that no session falls idle.
     while sys.stdin.readline():
+        speed = Speed()
+        speed.look()
         began, own, its = time.perf_counter(), cpu_time(), cpu_time(server)
         for _ in range(_CALLS):
             await call(data)
         wall, own, its = time.perf_counter() - began, cpu_time() - own, cpu_time(server) - its
+        speed.look()
         sent = _CALLS * _SIZE
-        say({"rate": sent / wall / 1e6, "client": own / sent * 1e9, "server": its / sent * 1e9})
+        say(
+            {
+                "rate": sent / wall / 1e6,
+                "client": own / sent * 1e9,
+                "server": its / sent * 1e9,
+                "loop": min(speed.seen),
+            }
+        )
