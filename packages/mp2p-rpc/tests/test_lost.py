@@ -88,12 +88,16 @@ async def endless() -> AsyncIterator[int]:
         yield 1
 
 
-async def test_C5_a_connection_lost_before_the_answer_leaves_the_outcome_unknown(net: Any) -> None:
+@pytest.mark.parametrize("intercepted", [False, True])
+async def test_C5_a_connection_lost_before_the_answer_leaves_the_outcome_unknown(
+    net: Any, intercepted: bool
+) -> None:
+    interceptors = [lambda _call: contextlib.nullcontext()] * intercepted
     counter = Counter()
     async with net.serving(counter) as (peer, counter.server):
         counter.fates = [True]
         with pytest.raises(OutcomeUnknown, match=r"77: gone.*outcome is not known") as lost:
-            await peer.client(Counter).add()
+            await peer.client(Counter, interceptors=interceptors).add()
         assert (lost.value.stage, lost.value.method) == ("sent", "Counter.add")
         assert counter.runs == 1  # it has run, and nobody will say what came of it, or call it again
         with pytest.raises(Closed):
