@@ -158,9 +158,7 @@ class Session:
         (number,) = data_packet_number(datagram, 10)
         if number > c.MAX_PACKET_NUMBER or not self._window.is_new(number):
             return "data-replayed"
-        epoch = self.epochs.current
-        if epoch.local_id != (local_id := datagram[2:10]):
-            epoch = self.epochs[local_id]
+        epoch = self.epochs[datagram[2:10]]
         header = datagram[:_HEADER_END]
         return self._open_untrusted(epoch, number, datagram[_HEADER_END:], header, channel, path, now)
 
@@ -212,11 +210,10 @@ class Session:
             self.roaming.reached(now)
             if epoch is self.epoch:
                 self._follow_keys(now)
-        roaming = self.roaming
-        if number > highest and path.interface != roaming.path.interface:
-            roaming.heard_on(channel, path)
+        if number > highest and path.interface != self.roaming.path.interface:
+            self.roaming.heard_on(channel, path)
         self._read_frames(payload, number, highest, channel, path, now)
-        roaming.paths.heard += len(sealed) + _HEADER_END
+        self.roaming.paths.heard += len(sealed) + _HEADER_END
         return "data-received"
 
     def _read_frames(
