@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,9 @@ def run(command: Callable[[], Awaitable[int]]) -> int:
 
 
 async def _supervised(command: Callable[[], Awaitable[int]]) -> int:
+    if not gc.isenabled():  # since the command's start: all that was loaded by now stays
+        gc.freeze()
+        gc.enable()
     received: list[int] = []
 
     async def watch(*, task_status: TaskStatus[None]) -> None:
