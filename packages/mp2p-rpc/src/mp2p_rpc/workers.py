@@ -68,10 +68,9 @@ class Workers:
                 done = True
                 with anyio.CancelScope() as scope:
                     while done and not scope.cancel_called and _same(copy_context(), context):
-                        if not self._due:
+                        while not self._due:
                             if not await self._until_called():
                                 return
-                            continue
                         work = self._due.popleft()
                         if self._due and not self._called:
                             # For the case that this one waits. If not, that other task finds nothing: once, however
