@@ -11,8 +11,7 @@ from click.testing import CliRunner, Result
 
 import mp2p
 from mp2p.cli.commands import cli
-from mp2p.cli.contacts import find_contact
-from mp2p.contact_file import read_contacts
+from mp2p.contact_file import find_contact, read_contacts
 
 KEYS = [mp2p.Identity.from_seed(bytes([n]) * 32).public for n in range(4)]
 KEY, OTHER, THIRD, STRANGER = KEYS

@@ -210,3 +210,17 @@ def _texts(name: str, table: Mapping[str, object], key: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise UsageError(f'{key} of contact {name!r} is not a list of texts: write {key} = ["...", "..."]')
     return value
+
+
+def find_contact(text: str) -> Contact:
+    """Read a contact, a key, or the name of one in the user's contacts file."""
+    try:
+        return Contact.parse(text)
+    except (ContactError, BadKey):
+        path = default_contacts_path()
+        if text.startswith("mp2p:") or not path.exists():
+            raise
+        entry = read_contacts(path).get(text)
+        if entry is None:
+            raise
+        return entry.contact

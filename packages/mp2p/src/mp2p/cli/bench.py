@@ -10,11 +10,11 @@ import click
 import mp2p
 from mp2p.bench import CallFigures, Direction, StreamFigures, check_served, measure_calls, measure_stream
 from mp2p.cli import supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options, seconds
 from mp2p.cli.output import Printer
 from mp2p.cli.process import start
+from mp2p.contact_file import find_contact
 
 __all__ = ["bench"]
 

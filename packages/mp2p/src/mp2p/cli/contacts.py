@@ -16,7 +16,7 @@ from mp2p.contact_file import read_contacts
 from mp2p.paths import default_contacts_path
 from mp2p_core.private_files import write_private_file
 
-__all__ = ["contacts", "find_contact"]
+__all__ = ["contacts"]
 
 _file_option = click.option(
     "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
@@ -133,17 +133,3 @@ def _save(path: Path, document: tomlkit.TOMLDocument) -> None:
         write_private_file(path, tomlkit.dumps(document).encode(), overwrite=True)
     except mp2p.KeyFileError as error:
         raise mp2p.UsageError(f"the contacts file {path} cannot be written: {error}") from error
-
-
-def find_contact(text: str) -> mp2p.Contact:
-    """Read a contact, a key, or the name of one in the user's contacts file."""
-    try:
-        return mp2p.Contact.parse(text)
-    except (mp2p.ContactError, mp2p.BadKey):
-        path = default_contacts_path()
-        if text.startswith("mp2p:") or not path.exists():
-            raise
-        entry = read_contacts(path).get(text)
-        if entry is None:
-            raise
-        return entry.contact

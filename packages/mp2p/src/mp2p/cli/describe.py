@@ -9,10 +9,10 @@ import msgspec
 
 import mp2p
 from mp2p.cli import supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Line
+from mp2p.contact_file import find_contact
 
 __all__ = ["describe", "signature"]
 

@@ -12,12 +12,12 @@ import click
 
 import mp2p
 from mp2p.cli import supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.examination import Examination
 from mp2p.cli.listen import allow_option, read_access
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Line, Printer
+from mp2p.contact_file import find_contact
 from mp2p.doctor.answering import Asked
 from mp2p.doctor.findings import Finding, Level, worst
 from mp2p_core.access import access_for

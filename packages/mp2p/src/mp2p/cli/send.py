@@ -10,10 +10,10 @@ import click
 
 import mp2p
 from mp2p.cli import lines, supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.courier import Courier
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
+from mp2p.contact_file import find_contact
 
 __all__ = ["send"]
 

@@ -12,10 +12,10 @@ from anyio import to_thread
 
 import mp2p
 from mp2p.cli import supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.transfers import Transfers
+from mp2p.contact_file import find_contact
 from mp2p.transfer import deliver_files
 from mp2p.transfer.files import SourceFile
 

@@ -8,11 +8,11 @@ import click
 
 import mp2p
 from mp2p.cli import supervise
-from mp2p.cli.contacts import find_contact
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options
 from mp2p.cli.output import Printer
 from mp2p.cli.values import as_json
+from mp2p.contact_file import find_contact
 
 __all__ = ["sub"]
 
