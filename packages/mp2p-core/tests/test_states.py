@@ -115,6 +115,7 @@ def closing_closed_by_peer() -> Session:
 def closing_over() -> Session:
     bench, _, connection = opened()
     bench.endpoint.close(connection, 0, "", bench.now)
+    bench.collect()
     bench.advance(c.CLOSING_LIFE)
     return connection.session
 
