@@ -85,6 +85,19 @@ def test_the_latest_time_is_the_measured_one() -> None:
     assert rtt.loss_delay == pytest.approx(9 / 8 * rtt.smoothed)
 
 
+def test_a_window_is_not_spread_over_one_late_answer() -> None:
+    rtt = RoundTrip(0.001)
+    rtt.add(2.5, 0.0)
+    assert rtt.paced == rtt.smoothed > 0.3, "nothing says yet that the path is as fast as before"
+    rtt.add(0.001, 0.0)
+    assert rtt.smoothed > 0.25
+    assert rtt.paced == 0.004
+    for _ in range(100):
+        rtt.add(0.2, 0.0)
+    rtt.add(0.06, 0.0)
+    assert rtt.paced == rtt.smoothed, "what a queue holds up does not vary so"
+
+
 def test_no_timer_is_finer_than_two_milliseconds() -> None:
     rtt = RoundTrip(0.00001)
     for _ in range(100):

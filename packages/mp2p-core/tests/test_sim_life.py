@@ -273,6 +273,28 @@ def test_a_peer_that_goes_silent_after_this_program_stood_still_is_looked_for_lo
     assert time_to_miss(pair) <= c.SILENT_AFTER_PROBES * c.PROBE_WAIT + 0.1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_sent_after_this_program_stood_still_does_not_trickle(seed: int) -> None:
+    pair = Pair(seed, delay=0.01, jitter=0.002)
+
+    def takes() -> float:
+        began = pair.sim.now
+        for _ in range(10):
+            pair.write(5_000)
+            assert pair.sim.run_until(lambda: pair.got == pair.sent, 60)
+        return pair.sim.now - began
+
+    takes()
+    before = takes()
+    pair.out.session.packer.ping()
+    pair.write(100)
+    pair.sim.run(0.015)
+    pair.sim.sleep(pair.a, 12)
+    pair.sim.run(0.1)
+    assert pair.out.session.packer.rtt.smoothed > 1, "no answer has waited"
+    assert takes() < 2 * before
+
+
 def test_a_server_that_stood_still_and_is_cut_off_later_is_not_taken_for_one_that_started_anew() -> None:
     """It hears nothing until it joins again for the silence; if it never did, it would forget the session."""
     pair = Pair(3, delay=0.01)

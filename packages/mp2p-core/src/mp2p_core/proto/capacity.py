@@ -76,7 +76,7 @@ class Capacity:
 
     def update(self, now: float) -> None:
         """Have the pacer follow the window and the round trip."""
-        self.pacer.update(self.congestion.window, self._rtt.smoothed, now)
+        self.pacer.update(self.congestion.window, self._rtt.paced, now)
 
     def _resize(self) -> None:
         self.datagram = self.mtu.size

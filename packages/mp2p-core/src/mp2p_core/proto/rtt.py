@@ -12,13 +12,16 @@ __all__ = ["RoundTrip"]
 _RECENT: Final = 8
 """Samples whose smallest tells of a queue: a host that was busy delays some of them, a queue all."""
 
+_FASTER: Final = 4
+"""How many times the latest sample the smoothed one may be, for pacing."""
+
 
 class RoundTrip:
     """Round-trip times in seconds: the latest as measured, the smallest, the smoothed one and its variation."""
 
     __slots__ = (
-        "_recent", "latest", "longest_wait", "loss_delay", "minimum", "pto", "pto_at_once", "sampled", "smoothed",
-        "variation",
+        "_recent", "latest", "longest_wait", "loss_delay", "minimum", "paced", "pto", "pto_at_once", "sampled",
+        "smoothed", "variation",
     )  # fmt: skip
 
     def __init__(self, sample: float | None) -> None:
@@ -44,9 +47,13 @@ class RoundTrip:
         """Probe timeout for a packet that asks the peer to acknowledge at once."""
         self.pto = self.pto_at_once + c.MAX_ACK_DELAY
         """Probe timeout (RFC 9002, section 6.2.1), not doubled yet."""
-        # One sample of a program that stood still for a while makes the next timeouts as long, and a peer that goes
-        # silent just then would be given up before anybody had looked for it. A path is only as slow as its fastest
-        # round trip.
+        # One sample of a program that stood still for a while makes the smoothed time many times as long for dozens of
+        # samples: paced by that, all that is sent meanwhile would trickle. A queue delays the latest one, too.
+        soon = _FASTER * self.latest
+        self.paced = soon if soon < self.smoothed else self.smoothed
+        """What to spread a window over."""
+        # It makes the next timeouts as long as well, and a peer that goes silent just then would be given up before
+        # anybody had looked for it. A path is only as slow as its fastest round trip.
         longest = 3 * self.minimum
         self.longest_wait = longest if self.sampled and longest > c.PROBE_WAIT else c.PROBE_WAIT
         """The longest probe timeout, doubled or not."""
