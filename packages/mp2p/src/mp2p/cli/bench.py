@@ -13,6 +13,7 @@ from mp2p.cli import supervise
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import NodeOptions, node_options, seconds
 from mp2p.cli.output import Printer
+from mp2p.cli.ping import show_connected
 from mp2p.cli.process import start
 from mp2p.contact_file import find_contact
 
@@ -58,11 +59,7 @@ def bench(options: NodeOptions, contact: str | None, lasting: float, parallel: i
 async def _bench(options: NodeOptions, contact: mp2p.Contact | None, lasting: float, parallel: int) -> int:
     printer = options.printer
     async with options.connect(contact) if contact is not None else _here(options) as peer:
-        handshake_ms = round(peer.handshake_time * 1000, 3)
-        printer.emit(
-            {"event": "connected", "key": str(peer.key), "path": peer.path, "handshake_ms": handshake_ms},
-            [("connected", "bold green"), f"  handshake {handshake_ms:.1f} ms over {peer.path}"],
-        )
+        show_connected(printer, peer)
         with options.patience():
             await check_served(peer)
         for count in dict.fromkeys((1, parallel)):

@@ -15,7 +15,7 @@ from mp2p.cli.options import NodeOptions, node_options, seconds
 from mp2p.cli.output import Printer
 from mp2p.contact_file import find_contact
 
-__all__ = ["Tally", "ping"]
+__all__ = ["Tally", "ping", "show_connected"]
 
 _LONGEST_WAIT = 2.0  # s; a reply later than this is of no use to anybody
 
@@ -83,25 +83,23 @@ def ping(options: NodeOptions, contact: str, count: int, interval: float) -> int
 async def _ping(options: NodeOptions, contact: mp2p.Contact, count: int, interval: float) -> int:
     printer = options.printer
     async with options.connect(contact) as peer:
-        handshake_ms = round(peer.handshake_time * 1000, 3)
-        printer.emit(
-            {
-                "event": "connected",
-                "key": str(peer.key),
-                "path": peer.path,
-                "handshake_ms": handshake_ms,
-            },
-            [
-                ("connected", "bold green"),
-                f"  handshake {handshake_ms:.1f} ms over {peer.path}",
-            ],
-        )
+        handshake_ms = show_connected(printer, peer)
         tally = Tally()
         try:
             await _probe(peer, tally, printer, count, interval, min(options.timeout, _LONGEST_WAIT))
         finally:
             _summarize(printer, tally, handshake_ms)
     return ExitCode.DONE if tally.rtts else ExitCode.UNREACHABLE
+
+
+def show_connected(printer: Printer, peer: mp2p.Peer) -> float:
+    """Print how a peer was reached, and return how long the handshake took, in milliseconds."""
+    handshake_ms = round(peer.handshake_time * 1000, 3)
+    printer.emit(
+        {"event": "connected", "key": str(peer.key), "path": peer.path, "handshake_ms": handshake_ms},
+        [("connected", "bold green"), f"  handshake {handshake_ms:.1f} ms over {peer.path}"],
+    )
+    return handshake_ms
 
 
 async def _probe(
