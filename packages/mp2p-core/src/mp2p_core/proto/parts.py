@@ -32,6 +32,7 @@ __all__ = [
     "part_header",
     "part_room",
     "split_untrusted",
+    "taker",
 ]
 
 _HEADER = struct.Struct(">BBBB8sQ")
@@ -64,7 +65,7 @@ def part_room(datagram: int, count: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _taker(skip: int, size: int, count: int) -> Callable[..., tuple[bytes, ...]]:
+def taker(skip: int, size: int, count: int) -> Callable[..., tuple[bytes, ...]]:
     """Return what takes `count` pieces of `size` bytes out of a buffer, passing over `skip` before each.
 
     One call for all of them, and no object that the garbage collector has to follow. A stranger's sizes are
@@ -79,7 +80,7 @@ def cut(sealed: bytes, receive_id: bytes, number: int, datagram: int) -> bytes:
     count = -(-len(sealed) // step)
     pieces = [_HEADER.pack(TYPE_PART, 0, count, 0, receive_id, number)[2:]] * (3 * count)
     pieces[0::3] = _STARTS[:count]
-    pieces[2::3] = (*_taker(0, step, count - 1)(sealed), sealed[(count - 1) * step :])
+    pieces[2::3] = (*taker(0, step, count - 1)(sealed), sealed[(count - 1) * step :])
     return b"".join(pieces)
 
 
@@ -114,7 +115,7 @@ def _whole_untrusted(buffer: bytes, at: int, size: int) -> tuple[int, PartHeader
         or buffer[last + 2 : body] != buffer[at + 2 : at + PART_HEADER_SIZE]
     ):
         return None
-    pieces = _taker(PART_HEADER_SIZE, size - PART_HEADER_SIZE, count - 1)(buffer, at)
+    pieces = taker(PART_HEADER_SIZE, size - PART_HEADER_SIZE, count - 1)(buffer, at)
     end = last + size
     return end, (0, count, receive_id, number), b"".join((*pieces, buffer[body:end]))
 

@@ -7,7 +7,6 @@ here believes the first without the second: whatever `open_untrusted` returns is
 from __future__ import annotations
 
 from hashlib import sha256
-from struct import unpack_from
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -42,6 +41,7 @@ from mp2p_core.proto.group.layout import (
     parse_rotate_untrusted,
 )
 from mp2p_core.proto.noise_suite import nonce_little_endian
+from mp2p_core.proto.parts import taker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +55,6 @@ _HEADER: Final = c.GROUP_HEADER_SIZE
 _GENERATION: Final = slice(2, 4)
 _CANDIDATES: Final = 2
 _ONE_MESSAGE: Final = DATA_COVERED | WHOLE << 4
-
-
-def _part_layout(size: int) -> str:
-    """Return the format of a part of so many bytes, whose header is passed over."""
-    return f"{_HEADER}x{size - _HEADER}s"
 
 
 class Manifest(NamedTuple):
@@ -249,8 +244,8 @@ class Opener:
         if size < GROUP_MIN_SIZE or sha256(memoryview(train)[start:]).digest()[:DIGEST_SIZE] != whole:
             return None
         end = len(train) - (len(train) - start) % size
-        layout = _part_layout(size) * ((end - start) // size)  # a loop over the parts takes twice as long
-        sealed = b"".join((*unpack_from(layout, train, start), train[end + _HEADER :]))
+        pieces = taker(_HEADER, size - _HEADER, (end - start) // size)(train, start)
+        sealed = b"".join((*pieces, train[end + _HEADER :]))
         try:
             return self._open_packet_untrusted(sealed, int.from_bytes(train[_GENERATION], "big"), first)
         except BadPacket:
