@@ -130,8 +130,7 @@ class Stream(ByteStream):
             raise anyio.BusyResourceError("sending to")
         if not last:
             return self._write(item, whole=True) == len(item)
-        if self._closed or self._finished or self._stopped is not None or not self._session.live:
-            self._check_sending()  # raises
+        self._check_sending()
         try:
             self._finished = self._streams.write_last(self.number, item)
         except StreamClosed as error:
@@ -157,8 +156,7 @@ class Stream(ByteStream):
             raise anyio.ClosedResourceError
         if self._stopped is not None:
             raise StreamClosed(self.number, self._stopped)
-        if not self._session.live:
-            self._check_open()
+        self._check_open()
 
     def _until_writable(self) -> Awaitable[None]:
         self._writable = self._make_signal()  # left behind afterwards: to set it once more does nothing
@@ -217,8 +215,7 @@ class Stream(ByteStream):
             self._receiving = False
 
     def _until_readable(self) -> Awaitable[None]:
-        if not self._session.live:
-            self._check_open()
+        self._check_open()
         self._readable = self._make_signal()  # left behind, too
         return self._readable.wait()
 
@@ -372,8 +369,7 @@ class Stream(ByteStream):
     def notice(self, kind: StreamEventKind) -> None:
         """Take what the protocol says about this stream."""
         if kind is _READABLE:
-            if self._readable is not None:
-                self._readable.set()
+            self._wake(self._readable)
         else:
             self._wake(self._writable)
             if kind is StreamEventKind.STOPPED:

@@ -78,7 +78,7 @@ class ReceiveStream:
             self._shared.credit.take_untrusted(size, self._shared.now)
             credit.received = size
             self.final = self._next = size
-            self._ready.append(bytes(data) if size <= c.JOIN_SIZE else _own(data))
+            self._ready.append(_own(data))
             return
         end = offset + size
         self._check_final_untrusted(end, last=last)
@@ -230,8 +230,7 @@ class ReceiveStream:
         if self._next != self.final or len(ready) != 1 or self.credit.read:
             return None
         self.credit.read = self._next
-        if self._shared.credit.consume(self._next):
-            self._shared.update_due = True
+        self._shared.consume(self._next)
         self.told = True
         return ready.pop()
 

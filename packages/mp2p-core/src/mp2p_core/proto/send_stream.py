@@ -184,8 +184,7 @@ class SendStream:
                 return False
             self.finish()
             return True
-        if self.final is not None or self.reset_code is not None:  # by us, or for a STOP
-            self.check_open()
+        self.check_open()
         self._chunks.append(data)
         self._starts.append(0)
         shared.unsent += size

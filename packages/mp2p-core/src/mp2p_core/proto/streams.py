@@ -121,7 +121,7 @@ class Streams:
     def write_last(self, stream: int, data: bytes) -> bool:
         """Do what `write`, of all of `data`, and `finish` do; False, and nothing, when there is no room."""
         table = self.table
-        live = table.live.get(stream) or table.get(stream)
+        live = table.get(stream)
         send = live.send
         try:
             if not send.write_last(data):
@@ -235,7 +235,7 @@ class Streams:
         """Take a frame. Raises StreamError, whose code the connection closes with."""
         self._receiving.now = now
         if isinstance(frame, StreamData):
-            live = self.table.live.get(frame.stream) or self.table.reach_untrusted(frame.stream)
+            live = self.table.reach_untrusted(frame.stream)
             if live is None:
                 self.table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
                 return
