@@ -314,6 +314,18 @@ def test_a_publisher_that_signs_what_has_no_signature_is_silent(kind: int) -> No
     assert pair.state == before
 
 
+@pytest.mark.parametrize("plain", [b"", b"\x32", COVERED[:4]])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_publisher_that_covers_less_than_a_head_is_silent(plain: bytes, together: bool) -> None:
+    pair = Pair()
+    manifest, *covered = pair.sealer.covered([plain, *plains(2)])
+    assert pair.take(manifest) == "Manifest"
+    assert not together or pair.lane.receive_covered_untrusted(covered) == 0
+    assert pair.take(covered[0]) == "group-malformed"
+    assert pair.take(pair.forge(b"", 9)) == "group-malformed"
+    assert not pair.delivered
+
+
 def test_G6_manifests_are_forgotten_with_what_they_cover() -> None:
     pair = Pair()
     for n in range(200):

@@ -264,6 +264,30 @@ def test_no_datagram_is_larger_than_it_may_be(mode: int) -> None:
     assert 1150 < max(sizes) <= 1200
 
 
+@pytest.mark.parametrize("relayed", [False, True])
+def test_the_last_part_of_a_large_packet_may_be_of_one_byte(relayed: bool) -> None:
+    """A large packet is cut anywhere, also within its tag: what is left may be smaller than any other datagram."""
+    pair = Pair()
+    pair.join()
+    pair.subscriber.events()
+    tails = set()
+    for size in range(440, 500):
+        sent = [random.Random(size).randbytes(each) for each in (1000, 1000, 1000, size)]
+        pair.now += 1.0
+        datagrams = pair.send(*sent)
+        for datagram in datagrams:
+            if relayed:
+                control = g.Relay(pair.publisher.topic, datagram).pack()
+                pair.subscriber.receive_control_untrusted(OWNER, control, pair.now)
+            else:
+                pair.subscriber.receive_untrusted(datagram, pair.now)
+        events = [each for each in pair.subscriber.events() if isinstance(each, Messages | Gap)]
+        assert [each.messages for each in events if isinstance(each, Messages)] == [sent], size
+        tails.add(min(len(each) for each in datagrams) - c.GROUP_HEADER_SIZE)
+    assert tails >= set(range(1, 40))
+    assert not pair.subscriber.counters["group-malformed"]
+
+
 def test_no_more_leaves_than_the_rate_allows() -> None:
     pair = Pair(rate=100_000.0)
     pair.join()

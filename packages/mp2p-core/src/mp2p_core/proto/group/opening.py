@@ -293,6 +293,8 @@ class Opener:
                 decrypt = aead.decrypt
             try:
                 plaintext = decrypt(nonce_little_endian(seq), datagram[_HEADER:], header)
+                if len(plaintext) < DATA_HEAD:
+                    break
                 if plaintext[0] == _ONE_MESSAGE:
                     number = int.from_bytes(plaintext[1:DATA_HEAD], "big")
                     brought = [plaintext[DATA_HEAD:]]
@@ -323,9 +325,12 @@ class Opener:
         if aead is None:
             raise BadPacket("group-generation")
         try:
-            return aead.decrypt(nonce_little_endian(seq), datagram[_HEADER:], datagram[:_HEADER])
+            plaintext = aead.decrypt(nonce_little_endian(seq), datagram[_HEADER:], datagram[:_HEADER])
         except InvalidTag:
             raise BadPacket("group-unsealed") from None
+        if not plaintext:
+            raise BadPacket("group-malformed")
+        return plaintext
 
     def _hold(self, seq: int, digest: bytes, plaintext: bytes) -> None:
         held = self._held
