@@ -1,4 +1,4 @@
-"""What holds for the whole suite: which event loops, how many tests beside each other, no skips in CI."""
+"""What holds for the whole suite: which event loops, no deadlines, how many tests beside each other, no skips in CI."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ON_CI = os.environ.get("CI") == "true"
+
+# A machine that stands still for a moment proves nothing about the code.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not ON_CI:  # hypothesis's own profile for CI says the same, and more
+    settings.load_profile("unhurried")
 
 if sys.dont_write_bytecode:
     # The suite starts hundreds of programs, and each would compile every module for itself.

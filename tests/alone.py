@@ -80,6 +80,7 @@ def main(wanted: list[str]) -> None:
                 "--dist=worksteal",
                 "-k",
                 "not test_sim_",
+                "--hypothesis-profile=ci",
             ]
             run(
                 python, "-m", "pytest", *options, "-m", "not soak", "-p", "no:cacheprovider", tests, cwd=tests

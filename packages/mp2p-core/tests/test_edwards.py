@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import BadKey
@@ -212,7 +212,6 @@ def test_K4_agrees_with_plain_arithmetic_on_each_coset() -> None:
             assert is_accepted(key) == is_usable(key) == (shift == NEUTRAL), key.hex()
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=31, max_size=33))
 def test_K4_any_bytes_are_a_key_or_refused_with_a_reason(data: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import UsageError
@@ -126,7 +126,6 @@ def test_P9_a_million_random_and_spliced_datagrams(seed: int) -> None:
     throw(100_000, seed)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5), st.integers(1, 300), st.integers(0, 3))
 def test_P9_trains_of_anything(buffers: list[bytes], segment_size: int, interface: int) -> None:
     bench = Bench()

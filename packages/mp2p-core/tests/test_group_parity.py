@@ -72,7 +72,7 @@ def test_blocks_have_64_seqs_from_1_on() -> None:
     assert [p.block_start(number) for number in (0, 1)] == [1, 65]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sets(st.integers(1, 64), min_size=1, max_size=20), st.data())
 def test_any_sums_restore_as_many_datagrams(seed: int, missing: set[int], data: st.DataObject) -> None:
     sent = block(seed)
@@ -133,7 +133,6 @@ def test_a_datagram_that_proves_false_takes_the_sums_with_it() -> None:
     assert found._datagrams[6] == sent[7]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 191), st.integers(1, 64), st.binary(max_size=300)), max_size=6))
 def test_P1_forged_sums_raise_nothing(sums: list[tuple[int, int, bytes]]) -> None:
     found = take(block(1), {3, 9, 60})

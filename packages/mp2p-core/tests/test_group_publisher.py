@@ -456,7 +456,7 @@ def test_nobody_has_to_have_all_of_a_best_effort_topic() -> None:
     assert not pair.publisher.undelivered
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=300)), max_size=30), st.integers(0, 2**32))
 def test_P1_whatever_comes_in_nothing_is_raised(inputs: list[tuple[int, bytes]], seed: int) -> None:
     pair = Pair(seed=seed, history=3)

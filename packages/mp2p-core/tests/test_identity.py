@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import BadKey, BadPacket
@@ -133,7 +133,6 @@ def test_K4_unusable_keys_are_refused_in_every_way_in() -> None:
                 make()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=34))
 def test_K4_a_strangers_key_is_read_or_a_bad_packet(data: bytes) -> None:
     try:

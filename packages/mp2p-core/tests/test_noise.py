@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.errors import BadPacket, UsageError
@@ -163,7 +163,6 @@ def test_P2_a_short_message_without_a_key_exchange_is_noticed() -> None:
             two.copy().read_message_untrusted(bytes([9] * size))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_P9_any_bytes_are_a_bad_packet(data: bytes, answering: bool) -> None:
     if answering:

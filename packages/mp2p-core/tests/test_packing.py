@@ -969,7 +969,7 @@ def test_everything_arrives_whatever_is_lost(loss: float, large: bool) -> None:
     transfer(int(loss * 100), loss, size=size, large=large, limit=1452, carries=1452)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32),
     st.floats(0, 0.4),

@@ -228,5 +228,5 @@ class SessionPair(RuleBasedStateMachine):
             assert not half.session.packer._recovery
 
 
-SessionPair.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+SessionPair.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestSessionPair = SessionPair.TestCase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -97,6 +98,37 @@ def test_large_packets_of_which_parts_are_lost_are_complete_in_the_end(mode: int
         assert each.suspicions == [], "nobody has forged anything"
     assert sim.nacks
     assert sim.shared.repeats == 0
+
+
+@pytest.mark.parametrize("seed", [67, 90, *range(8)])
+def test_messages_of_any_size_and_in_any_number_are_complete(seed: int) -> None:
+    """Cut anywhere, and together as a publisher happens to find them: of two of these seeds the last part is tiny."""
+    draw = random.Random(seed)
+    mode = draw.choice([g.REPAIRED, g.ORDERED])
+    sim = GroupSim(
+        seed, mode=mode, loss=draw.choice([0, 0, 0.01, 0.05, 0.1]), nack_loss=draw.choice([0, 0.1]),
+        jitter=draw.choice([0, 0, 0.0005, 0.003]),
+    )  # fmt: skip
+    sim.join(draw.choice([1, 2, 4]))
+    count = 0
+    for _ in range(draw.randint(3, 12)):
+        most = draw.choice([10, 100, 1000, 1000, 2000, 20000])
+        burst = draw.choice([1, 3, 10, 40, 100, 200] if most < 5000 else [1, 3, 10])
+        messages = [
+            draw.randbytes(draw.randint(0, most) if draw.random() < 0.5 else most) for _ in range(burst)
+        ]
+        count += burst
+        if draw.random() < 0.5:
+            sim.publish(*messages)
+        else:
+            for message in messages:
+                sim.publish(message)
+                sim.run(draw.random() * 0.001)
+        sim.run(draw.choice([0, 0.001, 0.02, 0.3]))
+    sim.run(10)
+    for each in sim.subscribers:
+        assert sorted(each.numbers) == list(range(count)), sim.seed
+        assert not each.gaps, sim.seed
 
 
 @pytest.mark.parametrize("silence", [0.0, 0.05, 0.9])

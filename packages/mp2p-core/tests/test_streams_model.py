@@ -409,7 +409,6 @@ class StreamsMachine(RuleBasedStateMachine):
 StreamsMachine.TestCase.settings = settings(
     max_examples=200,
     stateful_step_count=RULES_PER_RUN,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
