@@ -148,7 +148,7 @@ async def test_the_deadline_of_the_caller_is_the_handlers_too(net: Any, until: A
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cut)
             with pytest.raises(TimeoutError):
-                with anyio.fail_after(0.2):
+                with anyio.fail_after(0.6):
                     await call(peer, shape, started)
         await until(lambda: slow.running == 0)
         net.holding = False
