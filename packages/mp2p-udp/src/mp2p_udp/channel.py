@@ -7,6 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Final
 
 import anyio
@@ -57,10 +58,8 @@ class UdpChannel:
         self._reader = Reader(sock, self._read)
         self._targets: dict[tuple[Address, int], SocketAddress] = {}
         self._host_only = listen.reach is Reach.HOST
-        # From before the first look at the interfaces, so that no change falls in between.
-        self._watch = InterfaceWatch()
         self._upkeep: Upkeep | None = None
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
         self._refused = 0
         self._closed = False
 
@@ -88,7 +87,7 @@ class UdpChannel:
 
     def join(self) -> bool:
         """Join the group on every eligible interface not joined yet; False when none is joined after that."""
-        self._members.follow(list_interfaces(), time.monotonic())
+        self._members.follow(list_interfaces(self._family.number), time.monotonic())
         return bool(self._members.joined())
 
     async def maintain(self) -> None:
@@ -97,26 +96,33 @@ class UdpChannel:
         Looks at the interfaces when the system says that they changed, and joins each again every 75 s or
         so: one at a time, on the same socket (protocol section 9).
         """
-        self._upkeep = upkeep = Upkeep(
-            time.monotonic(), random=_RANDOM.random, told=self._watch.tells, rejoin=not self._host_only
-        )
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._listen_for_changes, upkeep)
-            while not self._closed:
-                self._keep_up(upkeep, time.monotonic())
-                self._changed = anyio.Event()
-                with anyio.move_on_after(upkeep.timeout() - time.monotonic()):
-                    await self._changed.wait()
-            tasks.cancel_scope.cancel()
+        now = time.monotonic()
+        with closing(InterfaceWatch()) as watch:
+            upkeep = Upkeep(now, random=_RANDOM.random, told=watch.tells, rejoin=not self._host_only)
+            upkeep.changed(now)  # since the channel opened, for all that anybody has told
+            self._upkeep = upkeep
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen_for_changes, watch, upkeep)
+                while not self._closed:
+                    self._keep_up(upkeep, time.monotonic())
+                    self._changed = anyio.Event()
+                    with anyio.move_on_after(upkeep.timeout() - time.monotonic()):
+                        await self._changed.wait()
+                tasks.cancel_scope.cancel()
 
-    async def _listen_for_changes(self, upkeep: Upkeep) -> None:
-        while await self._watch.wait():
+    async def _listen_for_changes(self, watch: InterfaceWatch, upkeep: Upkeep) -> None:
+        while True:
+            await watch.wait()
             upkeep.changed(time.monotonic())
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._changed is not None:
             self._changed.set()
 
     def _keep_up(self, upkeep: Upkeep, now: float) -> None:
         if upkeep.look(now):
-            self._members.follow(list_interfaces(), now)
+            self._members.follow(list_interfaces(self._family.number), now)
         joined = [member.index for member in self._members.joined()]
         upkeep.members(joined, now, waiting=len(joined) < len(self._members))
         index = upkeep.rejoin(now)
@@ -133,7 +139,7 @@ class UdpChannel:
         if self._upkeep is not None:
             heard_at = {member.index: member.heard_at for member in self._members}
             self._upkeep.silent(time.monotonic(), heard_at)
-            self._changed.set()
+            self._look_again()
 
     def send(self, train: Train) -> bool:
         """Hand a train to the network without blocking (contract).
@@ -177,8 +183,7 @@ class UdpChannel:
     def close(self) -> None:
         """Do what `aclose` does."""
         self._closed = True
-        self._changed.set()
-        self._watch.close()
+        self._look_again()
         self._reader.close()
         self._sock.close()
 

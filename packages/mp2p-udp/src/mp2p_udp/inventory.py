@@ -57,14 +57,17 @@ class Choice(NamedTuple):
     skipped: tuple[Skipped, ...]
 
 
-def list_interfaces() -> tuple[Interface, ...]:
-    """Ask the system for its interfaces, in the order of their index."""
-    found = _ask_linux() if sys.platform == "linux" else _ask_psutil()
+def list_interfaces(number: int = socket.AF_UNSPEC) -> tuple[Interface, ...]:
+    """Ask the system for its interfaces, in the order of their index.
+
+    `number` is the family of the addresses wanted, AF_INET or AF_INET6; otherwise those of both are.
+    """
+    found = _ask_linux(number) if sys.platform == "linux" else _ask_psutil(number)
     return tuple(sorted(found, key=lambda interface: interface.index))
 
 
-def _ask_linux() -> list[Interface]:
-    links, addresses = netlink.ask()
+def _ask_linux(number: int) -> list[Interface]:
+    links, addresses = netlink.ask(number)
     own = defaultdict(list)
     for index, packed, prefix_length in addresses:
         own[index].append(_address(packed, prefix_length))
@@ -73,11 +76,12 @@ def _ask_linux() -> list[Interface]:
     ]
 
 
-def _ask_psutil() -> list[Interface]:
+def _ask_psutil(number: int) -> list[Interface]:
     # Loaded where nothing else tells: it takes longer than the rest of opening a node.
     import psutil  # noqa: PLC0415 (see above)
 
     addresses = psutil.net_if_addrs()
+    families = (number,) if number in _FAMILIES else _FAMILIES
     found: list[Interface] = []
     for name, stats in psutil.net_if_stats().items():
         try:
@@ -90,7 +94,7 @@ def _ask_psutil() -> list[Interface]:
             for label, entries in addresses.items()
             if label == name or label.startswith(f"{name}:")
             for entry in entries
-            if entry.family in _FAMILIES
+            if entry.family in families
         )
         # Windows reports no flags: what is up there can do multicast as far as can be told.
         flags = stats.flags or ("up,running,multicast" if stats.isup else "")

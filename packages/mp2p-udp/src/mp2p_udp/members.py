@@ -30,7 +30,7 @@ class Members:
         self._by_index: dict[int, Membership] = {}
         self._skipped: tuple[Skipped, ...] = ()
         self.own_hosts: frozenset[bytes] = frozenset()
-        """The addresses of this machine, packed."""
+        """The addresses of this machine, packed, where datagrams must not leave it."""
 
     def follow(self, interfaces: Sequence[Interface], now: float) -> bool:
         """Join, leave and join again as the system's list of interfaces says; tells whether any changed.
@@ -46,7 +46,8 @@ class Members:
             loopback=listen.reach is Reach.HOST and family.host_uses_loopback,
         )
         self._skipped = choice.skipped
-        self.own_hosts = frozenset(address.packed for each in interfaces for address in each.addresses)
+        if listen.reach is Reach.HOST:
+            self.own_hosts = frozenset(address.packed for each in interfaces for address in each.addresses)
         changed = False
         eligible = {interface.index: interface for interface in choice.eligible}
         for index in self._by_index.keys() - eligible.keys():

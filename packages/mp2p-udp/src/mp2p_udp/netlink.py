@@ -39,7 +39,6 @@ _IFA_LOCAL: Final = 2  # where there is a peer, the address above is that one's
 
 _WITHOUT_STATISTICS: Final = _ATTRIBUTE.pack(8, _IFLA_EXT_MASK) + _NUMBER.pack(_SKIP_STATISTICS)
 _ASK_LINKS: Final = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _WITHOUT_STATISTICS
-_ASK_ADDRESSES: Final = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
 
 
 class Link(NamedTuple):
@@ -59,8 +58,11 @@ class Addressed(NamedTuple):
     prefix_length: int
 
 
-def ask() -> tuple[list[Link], list[Addressed]]:
-    """Return all interfaces and all their addresses. Raises `OSError` where netlink may not be used."""
+def ask(number: int = socket.AF_UNSPEC) -> tuple[list[Link], list[Addressed]]:
+    """Return all interfaces and their addresses: of one family, AF_INET or AF_INET6, or of both.
+
+    Raises `OSError` where netlink may not be used.
+    """
     links: list[Link] = []
     addresses: list[Addressed] = []
     if sys.platform == "linux":
@@ -70,7 +72,7 @@ def ask() -> tuple[list[Link], list[Addressed]]:
                 found = _attributes(message, _LINK.size, _IFLA_MTU)
                 (mtu,) = _NUMBER.unpack(found[_IFLA_MTU])
                 links.append(Link(index, os.fsdecode(found[_IFLA_IFNAME].rstrip(b"\0")), flags, mtu))
-            for message in _ask(sock, _GET_ADDRESS, _ASK_ADDRESSES):
+            for message in _ask(sock, _GET_ADDRESS, _ADDRESS.pack(number, 0, 0, 0, 0)):
                 family, length, _, _, index = _ADDRESS.unpack_from(message)
                 if family in (socket.AF_INET, socket.AF_INET6):
                     found = _attributes(message, _ADDRESS.size, _IFA_LOCAL)

@@ -6,7 +6,6 @@ argument everywhere, so that a test, or a user chasing a driver's bug, can switc
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import sys
 from dataclasses import dataclass
@@ -92,11 +91,13 @@ def detect(number: int) -> Features:
 
 def set_quietly(sock: socket.socket, level: int, option: int | None, value: int | bytes) -> bool:
     """Set an option that a system may lack, and tell whether it took it."""
-    if option is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(level, option, value)
-            return True
-    return False
+    if option is None:
+        return False
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
 
 
 def _binds(sock: socket.socket, host: str) -> bool:

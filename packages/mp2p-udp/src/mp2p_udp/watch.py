@@ -31,27 +31,20 @@ class InterfaceWatch:
         """Whether `wait` ever returns."""
         return self._sock is not None
 
-    async def wait(self) -> bool:
-        """Wait for the next change, and take in all that wait with it; False once closed."""
+    async def wait(self) -> None:
+        """Wait for the next change, and take in all that wait with it."""
         if self._sock is None:
             await anyio.sleep_forever()
-            return False
-        if self._sock.fileno() < 0:  # closed before this was called
-            return False
-        try:
-            await anyio.wait_readable(self._sock)
-        except anyio.ClosedResourceError:
-            return False
+            return
+        await anyio.wait_readable(self._sock)
         # Full when ENOBUFS: changes were lost, and a change it is.
         with contextlib.suppress(OSError):
             while self._sock.recv(_MESSAGE_SIZE):
                 pass
-        return True
 
     def close(self) -> None:
-        """Stop, and end a waiting `wait`."""
+        """Stop. Nobody waits any more."""
         if self._sock is not None:
-            anyio.notify_closing(self._sock)
             self._sock.close()
 
 
