@@ -13,16 +13,31 @@ import pytest
 from mp2p_core.driver import Driver
 
 
+class Idle:
+    """An endpoint with nothing to do."""
+
+    def timeout(self) -> None:
+        pass
+
+    def transmits(self, _now: float) -> tuple[()]:
+        return ()
+
+    def events(self) -> tuple[()]:
+        return ()
+
+
 class Plain:
     """A channel with no upkeep."""
 
 
 class Maintained:
     def __init__(self) -> None:
-        self.maintained = self.silences = 0
+        self.maintained = anyio.Event()
+        self.silences = 0
 
     async def maintain(self) -> None:
-        self.maintained += 1
+        assert not self.maintained.is_set()
+        self.maintained.set()
 
     def silent(self) -> None:
         self.silences += 1
@@ -30,16 +45,17 @@ class Maintained:
 
 def driver(*channels: object) -> Driver:
     opened = [cast("Any", SimpleNamespace(channel=channel)) for channel in channels]
-    return Driver(cast("Any", None), opened, lambda: 0.0, lambda _events, _now: False)
+    return Driver(cast("Any", Idle()), opened, anyio.current_time, lambda _events, _now: False, anyio.Event)
 
 
 @pytest.mark.anyio
 async def test_a_channels_upkeep_is_done_where_it_has_any() -> None:
     channel = Maintained()
-    both = driver(Plain(), channel)
-    for number in range(2):
-        await both.maintain(number)
-    assert channel.maintained == 1
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(driver(Plain(), channel).keep_time, tasks)
+        with anyio.fail_after(20):
+            await channel.maintained.wait()
+        tasks.cancel_scope.cancel()
 
 
 def test_every_channel_with_upkeep_hears_of_a_silent_peer() -> None:
@@ -58,7 +74,7 @@ class Words:
         """How many words are said at once in answer to what comes next."""
         self._deliver: Any = None
         opened = [cast("Any", SimpleNamespace(channel=self))]
-        self.driver = Driver(cast("Any", self), opened, lambda: 0.0, self._tell)
+        self.driver = Driver(cast("Any", self), opened, lambda: 0.0, self._tell, anyio.Event)
 
     def say(self, times: int = 1) -> None:
         for _ in range(times):
@@ -99,7 +115,7 @@ async def running() -> AsyncIterator[Words]:
     words = Words()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(words.driver.receive_forever, 0)
-        tasks.start_soon(words.driver.keep_time)
+        tasks.start_soon(words.driver.keep_time, tasks)
         await anyio.wait_all_tasks_blocked()
         yield words
         tasks.cancel_scope.cancel()

@@ -30,6 +30,7 @@ MAX_ADDRESSES: Final = 16
 """The most addresses in one contact: each is one more place that a node sends to before anybody answered."""
 
 _SCHEME: Final = "mp2p:"
+_KEY_ALONE_SIZE: Final = len(_SCHEME) + 52
 _EXPECTED: Final = "expected mp2p:<key>, or mp2p:<key>?at=v6:[ff1e::1]:1024, as the other node prints it"
 _PLAIN: Final = "-._~:[]/@,"
 _FAMILY: Final = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
@@ -60,7 +61,7 @@ class Contact:
                 raise _refused(f"an address that is empty or holds unprintable characters, {_shown(address)}")
         if len(set(self.addresses)) < len(self.addresses):
             raise _refused("a contact that lists an address twice")
-        size = len(str(self))
+        size = _KEY_ALONE_SIZE + len(self._query())
         if size > MAX_CONTACT_SIZE:
             raise _refused(f"a contact of {size} characters, at most {MAX_CONTACT_SIZE} are taken")
 
@@ -89,8 +90,11 @@ class Contact:
 
     def __str__(self) -> str:
         """Write the contact so that `parse` reads it back."""
+        return f"{_SCHEME}{self.key}{self._query()}"
+
+    def _query(self) -> str:
         query = "&".join(f"at={family}:{quote(address, safe=_PLAIN)}" for family, address in self.addresses)
-        return f"{_SCHEME}{self.key}?{query}" if query else f"{_SCHEME}{self.key}"
+        return f"?{query}" if query else ""
 
 
 def _parse_field(field: str) -> tuple[str, str]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-import anyio
-
 from mp2p_core.boundary import Boundary
-from mp2p_core.groups import receive_from
-from mp2p_core.waiting import signal_maker, turn_caller, wait_up_to
+from mp2p_core.groups import receive_from, start_upkeep
+from mp2p_core.waiting import Signal, turn_caller, wait_up_to
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from mp2p_core.opening import OpenChannel
     from mp2p_core.proto.endpoint import Endpoint
     from mp2p_core.proto.events import Event
@@ -29,7 +29,7 @@ _UPKEEP_FROM: Final = 0.1
 
 
 class Driver:
-    """One endpoint and its channels. Run `receive_forever` and `maintain` for each channel, and `keep_time`.
+    """One endpoint and its channels. Run `receive_forever` for each channel, and `keep_time`.
 
     `tell(events, now)` is called with what the endpoint tells; it returns whether a call has got through.
     """
@@ -40,12 +40,13 @@ class Driver:
         channels: Sequence[OpenChannel],
         clock: Callable[[], float],
         tell: Callable[[Sequence[Event], float], bool],
+        make_signal: Callable[[], Signal],
     ) -> None:
         self._endpoint = endpoint
         self._channels = channels
         self._clock = clock
         self._tell = tell
-        self._make_signal = signal_maker()
+        self._make_signal = make_signal
         self._wake = self._make_signal()
         self._sleeping_until = float("inf")
         self._call_in_turn = turn_caller()
@@ -64,13 +65,6 @@ class Driver:
         """Feed the endpoint from one channel until it is closed."""
         await receive_from(self._channels[number].channel, partial(self._take_in, number))
 
-    async def maintain(self, number: int) -> None:
-        """Do one channel's upkeep until it is closed, where it has any."""
-        channel = self._channels[number].channel
-        if hasattr(channel, "maintain"):
-            await anyio.sleep(_UPKEEP_FROM)
-            await cast("MaintainedChannel", channel).maintain()
-
     def silent(self) -> None:
         """Let the channels know that a peer no longer answers: a switch may have forgotten this machine."""
         for each in self._channels:
@@ -86,16 +80,21 @@ class Driver:
             self._endpoint.receive(number, train, now)
         self.flush(now)
 
-    async def keep_time(self) -> None:
-        """Call the endpoint whenever it is due."""
+    async def keep_time(self, tasks: TaskGroup) -> None:
+        """Call the endpoint whenever it is due; begin the channels' upkeep, in tasks of its own."""
+        upkeep_at = self._clock() + _UPKEEP_FROM
         while True:
             now = self._clock()
+            if now >= upkeep_at:
+                upkeep_at = float("inf")
+                for each in self._channels:
+                    start_upkeep(each.channel, tasks)
             when = self._endpoint.timeout()
             if when is not None and when <= now:
                 self._endpoint.handle_timeout(now)
             self.flush(now)
             when = self._endpoint.timeout()
-            self._sleeping_until = float("inf") if when is None else when
+            self._sleeping_until = upkeep_at if when is None else min(when, upkeep_at)
             self._wake = self._make_signal()
             await wait_up_to(self._wake, self._sleeping_until - self._clock())
             if self._boundary.error is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mp2p_core.opening import Opened
     from mp2p_core.transport import Address, Channel, MaintainedChannel, PushingChannel, Train
 
-__all__ = ["Groups", "receive_from"]
+__all__ = ["Groups", "receive_from", "start_upkeep"]
 
 Deliver = Callable[[Sequence["Train"]], None]
 
@@ -138,10 +138,15 @@ class Groups:
 
 async def _run(channel: Channel, deliver: Deliver) -> None:
     async with anyio.create_task_group() as tasks:
-        if hasattr(channel, "maintain"):
-            tasks.start_soon(cast("MaintainedChannel", channel).maintain)
+        start_upkeep(channel, tasks)
         await receive_from(channel, deliver)
         tasks.cancel_scope.cancel()
+
+
+def start_upkeep(channel: Channel, tasks: TaskGroup) -> None:
+    """Have a channel look after itself until it is closed, where it has anything to do."""
+    if hasattr(channel, "maintain"):
+        tasks.start_soon(cast("MaintainedChannel", channel).maintain)
 
 
 async def receive_from(channel: Channel, deliver: Deliver) -> None:

@@ -91,8 +91,7 @@ class _OpenNode(AbstractAsyncContextManager[N], Generic[N]):
         await self._tasks.__aenter__()
         for number in range(len(opened.channels)):
             self._tasks.start_soon(node.driver.receive_forever, number)
-            self._tasks.start_soon(node.driver.maintain, number)
-        self._tasks.start_soon(node.driver.keep_time)
+        self._tasks.start_soon(node.driver.keep_time, self._tasks)
         return node
 
     async def __aexit__(

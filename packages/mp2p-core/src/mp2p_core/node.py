@@ -41,7 +41,7 @@ from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.status import ChannelStatus
 from mp2p_core.transport import Reach
-from mp2p_core.waiting import Bell, signal_maker
+from mp2p_core.waiting import Bell, Signal, signal_maker
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -62,8 +62,8 @@ class _Dialing:
 
     __slots__ = ("done", "outcome", "peer")
 
-    def __init__(self, peer: Peer | None) -> None:
-        self.done = anyio.Event()
+    def __init__(self, done: Signal, peer: Peer | None) -> None:
+        self.done = done
         self.peer = peer
         """The peer that is called again, if it is one that was connected before."""
         self.outcome: Peer | ConnectFailed | None = None
@@ -103,7 +103,7 @@ class Node:
         self._closed = self._left = False
         self.groups = Groups(opened, tasks)
         """Multicast groups besides the node's own."""
-        self.driver = Driver(endpoint, opened.channels, clock, self._tell)
+        self.driver = Driver(endpoint, opened.channels, clock, self._tell, self._make_signal)
         """Moves the node's datagrams. For who opens a node."""
         for number, (transport, channel) in enumerate(opened.channels):
             endpoint.add_channel(
@@ -204,7 +204,7 @@ class Node:
         timestamp = self._timestamps.next(int(time.time() * 1e6))
         if self._timestamps.warning is not None:
             _log.warning("%s", self._timestamps.warning)
-        dialing = _Dialing(again)
+        dialing = _Dialing(self._make_signal(), again)
         number = self._endpoint.connect(
             contact.key, targets, timestamp=timestamp, timeout=timeout, now=self._clock()
         )

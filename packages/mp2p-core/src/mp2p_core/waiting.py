@@ -111,7 +111,7 @@ def turn_caller() -> Callable[[Callable[[], object]], object] | None:
     if loop is None:
         return None
     context = copy_context()
-    context.run(name_event_loop)
+    context.run(_name_asyncio)
     return partial(loop.call_soon, context=context)
 
 
@@ -121,8 +121,12 @@ def name_event_loop() -> None:
     Only `anyio.run` says which loop it is. Under `asyncio.run` anyio asks sniffio, where that is installed, and
     sniffio looks for a task: a callback has none.
     """
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None and _asyncio_loop() is not None:
+    if _asyncio_loop() is not None:
+        _name_asyncio()
+
+
+def _name_asyncio() -> None:
+    if (sniffio := sys.modules.get("sniffio")) is not None:
         sniffio.current_async_library_cvar.set("asyncio")
 
 

@@ -123,7 +123,7 @@ class _IPv4(Family):
         return address[16:]
 
     def record(self, source: SocketAddress) -> Address:
-        return pack_ipv4(source[0], source[1])
+        return pack_ipv4(socket.inet_aton(source[0]), source[1])
 
     def target(self, address: Address, index: int) -> SocketAddress:  # noqa: ARG002 -- scopes are IPv6's
         return socket.inet_ntop(socket.AF_INET, address[16:]), int.from_bytes(address[2:4])

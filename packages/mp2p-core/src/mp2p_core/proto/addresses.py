@@ -117,8 +117,8 @@ def is_multicast(address: Address) -> bool:
     return address[16] >> 4 == 0xE if address[0] == IPV4 else address[0] == IPV6 and address[4] == 0xFF
 
 
-def pack_ipv4(host: str, port: int) -> Address:
-    """Make a record from dotted text and a port; raises `AddressError`."""
+def pack_ipv4(host: str | bytes, port: int) -> Address:
+    """Make a record from dotted text, or 4 bytes, and a port; raises `AddressError`."""
     try:
         packed = IPv4Address(host).packed
     except ValueError as error:
@@ -189,13 +189,13 @@ def scope(address: Address) -> Reach:
 def reaches_further(one: Address, other: Address) -> bool:
     """Tell whether a group may be routed further than another; False for what are no two groups of one family.
 
-    Raises `AddressError` as `check_group` does.
+    Both have passed `check_group`.
     """
     if one[0] not in (IPV4, IPV6) or other[0] != one[0]:
         return False
     if not (is_multicast(one) and is_multicast(other)):
         return False
-    return scope(one).value > scope(other).value
+    return _scope(one).value > _scope(other).value
 
 
 def derive_group_v4(key: bytes, reach: Reach, port: int) -> Address:
@@ -307,8 +307,9 @@ def _broken_rule(address: Address) -> str | None:
         return f"its port is below {MIN_GROUP_PORT}, where other services live"
     if address[0] == IPV4:
         host = int.from_bytes(address[16:])
-        if any(first <= host < first + count for first, count, _ in _V4_RANGES.values()):
-            return None
+        for first, count, _ in _V4_RANGES.values():
+            if first <= host < first + count:
+                return None
         return "IPv4 groups come from 224.0.224.0 to 224.0.249.255, 239.192.0.0/14 or 239.255.0.0/16"
     gid = int.from_bytes(address[16:])
     if address[4:6] in _V6_TRANSIENT:
