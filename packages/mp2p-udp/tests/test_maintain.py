@@ -134,3 +134,14 @@ async def test_upkeep_that_begins_after_the_end_ends_at_once(opened: Callable[..
     await channel.aclose()
     with anyio.fail_after(20):
         await channel.maintain()
+
+
+async def test_what_changed_before_upkeep_is_found(maintained: tuple[UdpChannel, list[object]]) -> None:
+    """Nobody listens for changes from when a channel opens: its upkeep begins with a look."""
+    opened, found = maintained
+    assert LO is not None
+    found[:] = [replace(LO, flags=LO.flags - {"up"})]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(opened.maintain)
+        await until(lambda: not opened.status()[0].joined)
+        await opened.aclose()

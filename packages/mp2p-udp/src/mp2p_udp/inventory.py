@@ -127,8 +127,8 @@ def choose(
             eligible.append(interface)
         else:
             skipped.append(Skipped(interface.name, interface.index, reason))
-    names = {interface.name for interface in interfaces}
     for name in dict.fromkeys(asked):
+        names = {interface.name for interface in interfaces}
         if name not in names:
             there = ", ".join(sorted(names)) or "none at all"
             skipped.append(Skipped(name, 0, f"there is no interface of this name (there is: {there})"))

@@ -104,7 +104,8 @@ def _ask(sock: socket.socket, what: int, question: bytes) -> Iterator[bytes]:
 def _attributes(message: bytes, at: int, last: int) -> dict[int, bytes]:
     """Read attributes up to the last one that is wanted, or to the end."""
     found: dict[int, bytes] = {}
-    while at < len(message) and last not in found:
+    end = len(message)
+    while at < end and last not in found:
         length, kind = _ATTRIBUTE.unpack_from(message, at)
         found[kind] = message[at + _ATTRIBUTE.size : at + length]
         at += length + 3 & ~3
