@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -95,9 +95,10 @@ class Words:
     def events(self) -> list[object]:
         return [object()] if self.answers else []
 
-    def transmits(self, _now: float) -> list[tuple[int, int]]:
+    def transmits(self, _now: float) -> Iterator[tuple[int, int]]:
         waiting, self.waiting = self.waiting, 0
-        return [(0, waiting)] if waiting else []
+        if waiting:
+            yield 0, waiting
 
     def timeout(self) -> None:
         return None
@@ -108,6 +109,23 @@ class Words:
     async def push(self, deliver: object) -> None:
         self._deliver = deliver
         await anyio.sleep_forever()
+
+
+class Bulk(Words):
+    """An endpoint that has much to send, and the channel; notes which of the two is at work on which train."""
+
+    def __init__(self, trains: int) -> None:
+        super().__init__()
+        self.waiting = trains
+        self.work: list[str] = []
+
+    def transmits(self, _now: float) -> Iterator[tuple[int, int]]:
+        for train in range(self.waiting):
+            self.work.append(f"seal {train}")
+            yield 0, train
+
+    def send(self, train: int) -> None:
+        self.work.append(f"send {train}")
 
 
 @asynccontextmanager
@@ -203,3 +221,12 @@ async def test_what_is_said_in_answer_to_what_came_goes_out_with_it() -> None:
         words.say()
         assert words.sent[-1] == 1, "and says nothing of what tasks say"
         assert sum(words.sent) == 30 + 7 + 2 + 2
+
+
+def test_the_first_train_goes_out_at_once_and_of_many_four_at_a_time() -> None:
+    bulk = Bulk(8)
+    bulk.driver.flush(0.0)
+    groups = [[0], [1, 2], [3, 4, 5, 6], [7]]
+    assert bulk.work == [
+        f"{step} {train}" for group in groups for step in ("seal", "send") for train in group
+    ]

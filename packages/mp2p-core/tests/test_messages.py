@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import anyio
 import pytest
@@ -151,6 +152,26 @@ async def test_the_code_of_the_end_comes_after_the_messages_before_it() -> None:
             with pytest.raises(Closed) as failure:
                 await there.receive()
             assert (failure.value.code, failure.value.reason) == (0, "done with it")
+
+
+async def test_a_length_alone_makes_no_room_for_a_message() -> None:
+    """A megabyte for four bytes of every peer would be a cheap attack."""
+    async with pair() as (here, there), anyio.create_task_group() as group:
+        stream = here._begin_messages()
+        group.start_soon(there.receive)
+        await anyio.wait_all_tasks_blocked()
+        tracemalloc.start()
+        try:
+            for part, most in ((MAX_MESSAGE_SIZE.to_bytes(4, "big"), 300_000), (bytes(100_000), 900_000)):
+                await stream.send(part)
+                await anyio.wait_all_tasks_blocked()
+                assert tracemalloc.get_traced_memory()[0] < most
+            await stream.send(bytes(50_000))
+            await anyio.wait_all_tasks_blocked()
+            assert tracemalloc.get_traced_memory()[0] > MAX_MESSAGE_SIZE
+        finally:
+            tracemalloc.stop()
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("told", ["too long", "cut", "cut when large", "reset"])

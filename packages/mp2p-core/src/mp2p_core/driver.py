@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 
 from mp2p_core.boundary import Boundary
@@ -24,6 +25,9 @@ _ENOUGH: Final = 24
 """Words of the application that share a packet: of more, each costs hardly less."""
 _HABIT: Final = 8
 """So often in a row a word has to have stayed alone for the next one not to wait for others."""
+_TRAINS_AT_ONCE: Final = 4
+"""Trains that are sealed, one after the other, and then sent: taking turns, packet by packet, each finds what the other
+has left of the caches. The first goes out by itself, so that the peer has something to do."""
 _UPKEEP_FROM: Final = 0.1
 """Seconds from opening to upkeep, which has nothing to do yet: who opens a node to make a call makes it first."""
 
@@ -141,8 +145,12 @@ class Driver:
             return
         self._flush_due = False
         channels = self._channels
-        for number, train in self._endpoint.transmits(now):
-            channels[number].channel.send(train)
+        out = self._endpoint.transmits(now)
+        at_once = 1
+        while batch := list(islice(out, at_once)):
+            for number, train in batch:
+                channels[number].channel.send(train)
+            at_once = min(2 * at_once, _TRAINS_AT_ONCE)
         if events := self._endpoint.events():
             self._tell(events, now)
         when = self._endpoint.timeout()

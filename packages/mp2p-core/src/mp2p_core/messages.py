@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import cached_property
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,6 +26,9 @@ __all__ = ["MAX_MESSAGE_SIZE", "MessageReader", "MessageWriter"]
 MAX_MESSAGE_SIZE: Final = 1 << 20
 _LENGTH: Final = 4
 _READ: Final = 65536
+_STEP: Final = 1 << 17
+"""Bytes of a large message that are taken at once: at its end little is left to be copied, and packets that are let go
+soon make room for others in the caches. It is also what has to have come before room is made for all of it."""
 
 
 def _broken() -> Closed:
@@ -84,12 +88,24 @@ class _Incoming:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.buffer = bytearray()
-        self.pieces: list[bytes | memoryview] = []
-        """Those of a large message, in place of `buffer`: they are copied once, when it is whole."""
+        self.large: BytesIO | None = None
+        """A large message, in place of `buffer`: made in its full size, so that it is not copied to be handed over."""
         self.missing = 0
         """Bytes that it lacks."""
         self.broken: Closed | None = None
         """What the application has to know after its last message."""
+
+
+def _room(incoming: _Incoming) -> BytesIO:
+    """Make room for a large message, and write its beginning there."""
+    beginning = memoryview(incoming.buffer)[_LENGTH:]
+    room = BytesIO()
+    room.seek(len(beginning) + incoming.missing - 1)
+    room.write(b"\0")
+    room.seek(0)
+    room.write(beginning)
+    incoming.buffer = bytearray()
+    return room
 
 
 class MessageReader:
@@ -186,8 +202,6 @@ class MessageReader:
                     return message
                 if size > _READ:
                     incoming.missing = needed - held
-                    incoming.pieces = [bytes(buffer[_LENGTH:])]
-                    buffer.clear()
                     break
             pieces = self._read(incoming, max(_READ, needed - held), needed - held)
             if pieces is None:
@@ -195,13 +209,16 @@ class MessageReader:
             for piece in pieces:
                 buffer += piece
         while incoming.missing:
-            pieces = self._read(incoming, incoming.missing, incoming.missing)
+            pieces = self._read(incoming, incoming.missing, min(incoming.missing, _STEP))
             if pieces is None:
                 return None
-            incoming.pieces += pieces
-            incoming.missing -= sum(map(len, pieces))
-        message = b"".join(incoming.pieces)
-        incoming.pieces.clear()
+            if incoming.large is None:
+                incoming.large = _room(incoming)
+            for piece in pieces:
+                incoming.missing -= incoming.large.write(piece)
+        assert incoming.large is not None
+        message = incoming.large.getvalue()
+        incoming.large = None
         return message
 
     def _read(self, incoming: _Incoming, limit: int, at_least: int) -> list[bytes | memoryview] | None:
