@@ -82,10 +82,16 @@ async def test_what_was_sent_before_closing_at_once_goes_out_before() -> None:
 
 async def test_what_came_whole_is_read_in_one_step_and_anything_else_is_left() -> None:
     async with pair() as (here, there):
-        for sent, end in ((b"whole", True), (b"begun", False), (b"", True)):
+        for sent, end in ((b"whole", True), (b"begun", False), (b"", True), (b"dropped", True)):
             ours = await here.open_stream()
             assert ours.send_nowait(sent, last=end)
             theirs = await there.accept_stream()
+            if sent == b"dropped":
+                await theirs.stop()
+                assert theirs.receive_whole_nowait() is None
+                with pytest.raises(anyio.ClosedResourceError):
+                    theirs.receive_nowait()
+                continue
             with anyio.fail_after(5):
                 assert await theirs.receive_whole() == (sent if sent and end else None)
             if sent and not end:

@@ -214,8 +214,13 @@ def test_F8_a_stream_that_comes_in_one_piece_has_no_more_credit_than_others() ->
     for stream in streams[:4]:
         _give(stream, 0, bytes(c.STREAM_WINDOW), last=True)
     assert _code(streams[4], 0, b"x", last=True) == c.CLOSE_FLOW
-    assert streams[0].take_whole() == bytes(c.STREAM_WINDOW)
-    assert budget.credit.read == c.STREAM_WINDOW
+    small = ReceiveStream(10, budget)
+    with pytest.raises(StreamError):
+        small.take_whole_untrusted(memoryview(b"x"))
+    assert streams[0].take(c.STREAM_WINDOW) == [bytes(c.STREAM_WINDOW)]
+    budget.credit.update(1.0, 0.1)
+    assert small.take_whole_untrusted(memoryview(b"x")) == b"x"
+    assert budget.credit.read == c.STREAM_WINDOW + 1
 
 
 def test_F8_every_other_byte_ends_with_code_9() -> None:

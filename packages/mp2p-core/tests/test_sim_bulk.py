@@ -10,7 +10,7 @@ import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.events import StreamChanged
+from mp2p_core.proto.events import StreamsChanged
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.proto.streams import Streams
 from mp2p_core.proto.tolerance import LossTolerance
@@ -48,16 +48,13 @@ class Link:
         return on_event
 
     def _event(self, event: object) -> None:
-        if isinstance(event, StreamChanged):
-            transfer = self.transfers.get(event.event.stream)
+        for kind, number, _ in event.events if isinstance(event, StreamsChanged) else ():
+            transfer = self.transfers.get(number)
             if transfer is None:
-                return
-            if event.connection is self.out and event.event.kind is StreamEventKind.WRITABLE:
+                continue
+            if event.connection is self.out and kind is StreamEventKind.WRITABLE:
                 transfer.write()
-            elif event.connection is self.into and event.event.kind in (
-                StreamEventKind.OPENED,
-                StreamEventKind.READABLE,
-            ):
+            elif event.connection is self.into and kind in (StreamEventKind.OPENED, StreamEventKind.READABLE):
                 transfer.take()
 
     def flush(self, node: SimNode, connection: Connection) -> None:

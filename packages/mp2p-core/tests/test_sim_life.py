@@ -9,7 +9,7 @@ import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.events import PeerSilent, StreamChanged
+from mp2p_core.proto.events import PeerSilent, StreamsChanged
 from mp2p_core.testing.simulation import AllowKeys, Conditions, Datagram, SimNode, Simulation
 
 
@@ -39,7 +39,7 @@ class Pair:
         self._flush(self.a, self.out)
 
     def _drain(self, event: object) -> None:
-        if not isinstance(event, StreamChanged) or event.event.stream != self.number or self.into.closed:
+        if not isinstance(event, StreamsChanged) or self.into.closed:
             return
         while piece := self.into.session.packer.streams.read(self.number, 1 << 20):
             self.read.update(piece)

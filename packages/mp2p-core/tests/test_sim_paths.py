@@ -10,7 +10,7 @@ import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import Connection
-from mp2p_core.proto.events import PeerSilent, StreamChanged
+from mp2p_core.proto.events import PeerSilent, StreamsChanged
 from mp2p_core.testing.simulation import Conditions, Datagram, SimNode, Simulation
 
 V4, V6 = 0, 1
@@ -45,10 +45,11 @@ class Half:
 
     def _event(self, event: object) -> None:
         self.silences += isinstance(event, PeerSilent)
-        if isinstance(event, StreamChanged) and event.connection is self.connection:
-            while piece := self.connection.session.packer.streams.read(event.event.stream, 1 << 20):
-                self.read.update(piece)
-                self.got += len(piece)
+        if isinstance(event, StreamsChanged) and event.connection is self.connection:
+            for each in event.events:
+                while piece := self.connection.session.packer.streams.read(each.stream, 1 << 20):
+                    self.read.update(piece)
+                    self.got += len(piece)
             self._push(b"")
 
     def flush(self) -> None:

@@ -69,7 +69,7 @@ def _data(stream: int, offset: int, data: bytes, *, last: bool = False) -> Strea
 
 
 def _events(side: Streams) -> list[tuple[StreamEventKind, int]]:
-    found = [(kind, stream) for kind, stream in side.events]
+    found = [(kind, stream) for kind, stream, _ in side.events]
     side.events.clear()
     return found
 
@@ -101,14 +101,46 @@ def test_both_directions_carry_bytes_to_their_ends() -> None:
     _write_all(a, stream, b"question")
     a.finish(stream)
     _exchange(a, b)
-    assert _events(b) == [(KINDS.OPENED, stream)]
-    assert _read_all(b, stream) == b"question"
+    assert b.events == [(KINDS.OPENED, stream, b"question")]
+    assert b.read(stream, 1) == b""
     _write_all(b, stream, b"answer")
     b.finish(stream)
     _exchange(a, b)
-    assert _events(a) == [(KINDS.READABLE, stream)]
-    assert _read_all(a, stream) == b"answer"
+    assert a.events == [(KINDS.READABLE, stream, b"answer")]
     assert a.sizes()["streams"] == b.sizes()["streams"] == 0
+
+
+def test_what_comes_in_several_pieces_or_is_large_is_for_reading() -> None:
+    a, b = _pair()
+    for data, ends_later in ((b"question", True), (bytes(c.JOIN_SIZE + 1), False)):
+        stream = a.open()
+        assert stream is not None
+        _write_all(a, stream, data)
+        if ends_later:
+            _exchange(a, b)
+        a.finish(stream)
+        _exchange(a, b, room=65_000)
+        assert b.events == [(KINDS.OPENED, stream, b"")]
+        b.events.clear()
+        assert _read_all(b, stream) == data
+
+
+def test_all_of_a_stream_is_told_once_and_not_after_it_was_stopped() -> None:
+    _, b = _pair()
+    whole = _data(2, 0, b"all of it", last=True)
+    _give(b, [_data(4, 0, b"x"), whole, whole])
+    assert b.events == [
+        (KINDS.OPENED, 0, b""), (KINDS.OPENED, 2, b""), (KINDS.OPENED, 4, b""), (KINDS.READABLE, 2, b"all of it"),
+    ]  # fmt: skip
+    b.events.clear()
+    b.stop(0, 1)
+    _give(b, [whole._replace(stream=0), whole._replace(stream=4, data=memoryview(b"xyz"))])
+    assert _events(b) == []
+    assert _read_all(b, 4) == b"xyz"
+    assert b.table.receiving.credit.read == b.table.receiving.credit.received == 9 + 9 + 3
+    _give(b, [_data(6, 2, b"d", last=True), _data(6, 0, b"en")])
+    assert b.events == [(KINDS.OPENED, 6, b"")]
+    assert _read_all(b, 6) == b"end"
 
 
 def test_a_frame_opens_all_lower_streams_of_its_side() -> None:
@@ -178,7 +210,8 @@ def test_streams_come_and_go_without_end() -> None:
         _write_all(a, stream, b"?")
         a.finish(stream)
         _exchange(a, b)
-        assert _read_all(b, stream) == b"?"
+        assert b.events.pop().whole == b"?"
+        b.events.clear()
         b.finish(stream)
         _exchange(a, b)
         assert a.read(stream, 9) == b""
@@ -216,9 +249,7 @@ def _gone() -> tuple[Streams, Streams]:
     _exchange(a, b)
     _write_all(b, 0, b"answer")
     b.finish(0)
-    _read_all(b, 0)
     _exchange(a, b)
-    _read_all(a, 0)
     assert a.sizes()["streams"] == b.sizes()["streams"] == 0
     for side in (a, b):
         side.events.clear()

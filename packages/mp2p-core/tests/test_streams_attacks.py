@@ -155,7 +155,7 @@ def test_F7_a_peer_that_acknowledges_no_answer_has_as_many_again_open_and_no_mor
     opened = 0
     while opened < min(b.table.accept_limit, 3 * c.MAX_OPEN_STREAMS):
         _give(b, [StreamData(2 * opened, 0, memoryview(b"call"), last=True)])
-        assert b.take_whole(2 * opened) == b"call"
+        assert b.events.pop().whole == b"call"
         assert b.write_last(2 * opened, b"answer")
         while b.wants_to_send():
             _packet(b)  # and nothing is acknowledged
@@ -167,8 +167,9 @@ def test_F7_a_peer_that_acknowledges_no_answer_has_as_many_again_open_and_no_mor
 
 def test_F7_an_answer_to_what_nobody_has_read_makes_no_place_for_another_call() -> None:
     _, b = _pair()
+    call = memoryview(bytes(c.JOIN_SIZE + 1))
     for i in range(c.MAX_OPEN_STREAMS):
-        _give(b, [StreamData(2 * i, 0, memoryview(b"call"), last=i % 2 == 0)])
+        _give(b, [StreamData(2 * i, 0, call, last=i % 2 == 0)])
         if i % 2:
             b.stop(2 * i, 0)  # the end has yet to come, and counts against the credits
         assert b.write_last(2 * i, b"answer")
@@ -182,10 +183,10 @@ def test_F7_answered_and_acknowledged_calls_make_place_once() -> None:
         assert stream is not None
         assert a.write_last(stream, b"call")
         _exchange(a, b)
-        assert b.take_whole(stream) == b"call"
+        assert b.events.pop().whole == b"call"
         assert b.write_last(stream, b"answer")
         _exchange(a, b)
-        assert a.take_whole(stream) == b"answer"
+        assert a.events.pop().whole == b"answer"
         assert b.table.accept_limit <= opened + c.MAX_OPEN_STREAMS
     assert b.sizes()["streams"] == 0
 
@@ -194,7 +195,7 @@ def test_F7_a_large_answer_makes_no_place_for_another_call() -> None:
     _, b = _pair()
     for i in range(c.MAX_OPEN_STREAMS):
         _give(b, [StreamData(2 * i, 0, memoryview(b"call"), last=True)])
-        assert b.take_whole(2 * i) == b"call"
+        assert b.events.pop().whole == b"call"
         assert b.write_last(2 * i, bytes(c.JOIN_SIZE + 1))
     assert b.table.accept_limit == c.MAX_OPEN_STREAMS
 

@@ -295,7 +295,7 @@ class StreamsMachine(RuleBasedStateMachine):
         """Take the events, and learn of new streams."""
         for side, streams in enumerate(self.sides):
             while streams.events:
-                kind, stream = streams.events.pop(0)
+                kind, stream, whole = streams.events.pop(0)
                 if kind is StreamEventKind.OPENED:
                     assert stream & 1 != side
                     self._meet(side, stream)
@@ -310,6 +310,13 @@ class StreamsMachine(RuleBasedStateMachine):
                     self.waiting.discard(("write", side, stream))
                 else:
                     assert self.model[side, stream].finished
+                if whole:
+                    direction = self.model[1 - side, stream]
+                    assert direction.finished
+                    assert direction.reading
+                    assert (direction.read, direction.written) == (b"", whole)
+                    direction.read += whole
+                    direction.ended = True
         for call, side, stream in self.waiting:
             if call == "read" and self.model[1 - side, stream].reading:
                 assert not self.sides[side].table.get(stream).receive.readable, "a reader that nobody calls"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mp2p_core.opening import OpenChannel
+    from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.endpoint import Endpoint
     from mp2p_core.proto.events import Event
     from mp2p_core.transport import MaintainedChannel, Train
@@ -104,8 +105,8 @@ class Driver:
             if self._boundary.error is not None:
                 raise self._boundary.error
 
-    def flush_soon(self) -> None:
-        """Send once every task that is ready has had its turn: what many say in one turn shares packets.
+    def flush_soon(self, connection: Connection) -> None:
+        """Send what waits once every task that is ready has had its turn: what many say in one turn shares packets.
 
         A packet costs many times what one more frame in it does. Nobody waits for this: a task that has said what
         it has to say goes on to wait, and the event loop comes here before it looks at the network again.
@@ -113,6 +114,7 @@ class Driver:
         What makes a packet worth its cost goes out at once: the peer is at work on the first while the others are
         said. So does a word after which nothing more came the last times, as when one calls, or answers, in turn.
         """
+        self._endpoint.flush(connection)
         if self._flush_due and not self._put_off:
             return  # a flush is at work, and sends this, too
         self._said += 1

@@ -35,7 +35,7 @@ from mp2p_core.proto.events import (
     MessageReceived,
     PeerSilent,
     PingAnswered,
-    StreamChanged,
+    StreamsChanged,
 )
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.responder import ChannelInfo
@@ -246,9 +246,9 @@ class Node:
         """Pass on events; returns whether a call has got through."""
         connected = False
         for event in events:
-            if isinstance(event, StreamChanged):
+            if isinstance(event, StreamsChanged):
                 if (peer := self._peers.get(event.connection)) is not None:
-                    peer.notice_stream(event.session, event.event)
+                    peer.notice_streams(event.session, event.events)
             elif isinstance(event, MessageReceived):
                 if (peer := self._peers.get(event.connection)) is not None:
                     peer.deliver(event.data)
@@ -295,7 +295,7 @@ class Node:
         if peer is None:
             peer = self._peers[connection] = self.make_peer(
                 connection,
-                flush=self._flush_one,
+                flush=self.driver.flush_soon,
                 close=self._close_one,
                 describe=self._describe,
                 make_signal=self._make_signal,
@@ -306,10 +306,6 @@ class Node:
     def make_peer(self, connection: Connection, **links: Unpack[PeerLinks]) -> Peer:
         """Make the object for a new connection."""
         return Peer(connection, **links)
-
-    def _flush_one(self, connection: Connection) -> None:
-        self._endpoint.flush(connection)
-        self.driver.flush_soon()
 
     def _close_one(self, connection: Connection, code: int, reason: str) -> None:
         self.driver.flush(self._clock())  # what was said before goes out before

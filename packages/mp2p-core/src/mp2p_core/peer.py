@@ -22,6 +22,7 @@ from mp2p_core.stream import Stream
 from mp2p_core.waiting import Bell, Signal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from mp2p_core.errors import Closed
@@ -345,22 +346,22 @@ class Peer:
             ping.rtt = rtt
             ping.answered.set()
 
-    def notice_stream(self, session: Session, event: StreamEvent) -> None:
-        """Take what the protocol says about a stream."""
-        kind, number = event
-        if kind is _OPENED:
-            opened = self._remember(session, number)
-            if number == (1 if session.initiator else 0):
-                self._reader.attach(opened)
-                return
-            self.stream_opened(opened)
-            return
-        if kind is not _FINISHED and kind is not _STREAMS_AVAILABLE:
-            if (stream := self._streams.get((session, number))) is not None:
-                stream.notice(kind)
-            if kind is not _STOPPED:
-                return
-        self._changed.ring()
+    def notice_streams(self, session: Session, events: Sequence[StreamEvent]) -> None:
+        """Take what the protocol says about streams."""
+        for kind, number, whole in events:
+            if kind is _OPENED:
+                opened = self._remember(session, number)
+                opened.notice(kind, whole)
+                if number == (1 if session.initiator else 0):
+                    self._reader.attach(opened)
+                else:
+                    self.stream_opened(opened)
+            elif kind is _FINISHED or kind is _STREAMS_AVAILABLE:
+                self._changed.ring()
+            elif (stream := self._streams.get((session, number))) is not None:
+                stream.notice(kind, whole)
+                if kind is _STOPPED:
+                    self._changed.ring()
 
     def stream_opened(self, stream: Stream) -> None:
         """Keep a stream of the peer for `accept_stream`. To be overridden by those who know better what to do."""

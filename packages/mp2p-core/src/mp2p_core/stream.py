@@ -56,7 +56,8 @@ class Stream(ByteStream):
     _reset: int | None = None
     _ignored = False
     _closed = False
-    _given_back = b""
+    _kept = b""
+    """Read first: what was given back, or all of a stream that came in one small piece."""
     abandoned: Callable[[], None] | None = None
     """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
 
@@ -228,8 +229,8 @@ class Stream(ByteStream):
         """Return what `receive_nowait` would, in the pieces that it came in: whoever joins many copies them once."""
         if self._closed or self._ignored:
             raise anyio.ClosedResourceError
-        if self._given_back:
-            piece, self._given_back = self._given_back[:max_bytes], self._given_back[max_bytes:]
+        if self._kept:
+            piece, self._kept = self._kept[:max_bytes], self._kept[max_bytes:]
             return [piece]
         if self._ended:
             raise anyio.EndOfStream
@@ -252,10 +253,10 @@ class Stream(ByteStream):
 
     def give_back(self, data: bytes) -> None:
         """Have the next `receive` return what this stream has brought once more, before anything else."""
-        self._given_back = data + self._given_back
+        self._kept = data + self._kept
 
     async def receive_whole(self) -> bytes | None:
-        """Wait until something has come, and return it if it is everything, the end included, and in one piece.
+        """Wait until something has come, and return it if it is everything, the end included, in one small piece.
 
         Returns None, and has read nothing, when it is anything else: `receive` then does not wait. For small
         messages that have a stream of their own. Raises `Closed`; cancelling loses nothing.
@@ -266,8 +267,6 @@ class Stream(ByteStream):
         try:
             while not self._begun:
                 await self._until_readable()
-                if (whole := self.receive_whole_nowait()) is not None:
-                    return whole
             return self.receive_whole_nowait()
         finally:
             self._receiving = False
@@ -275,19 +274,15 @@ class Stream(ByteStream):
     @property
     def _begun(self) -> bool:
         """Whether there is something for `take_nowait`, be it an error, or has been."""
-        over = self._closed or self._ignored or self._ended or self._reset is not None
-        return over or bool(self._given_back) or self._streams.readable(self.number)
+        over = self._ended or self._closed or self._ignored or self._reset is not None
+        return over or bool(self._kept) or self._streams.readable(self.number)
 
     def receive_whole_nowait(self) -> bytes | None:
         """Return what `receive_whole` would, or None also when it would wait. Never raises."""
-        if self._ended or self._ignored or self._closed or self._given_back:
+        if not self._ended or self._ignored or self._closed:
             return None
-        if (whole := self._streams.take_whole(self.number)) is None:
-            return None
-        self._ended = True
-        if self._streams.control:
-            self._flush(self._connection)
-        return bytes(whole)
+        whole, self._kept = self._kept, b""
+        return whole or None
 
     async def stop(self, code: int = 0) -> None:
         """Read no more: what has come and not been read is dropped, and the peer's `send` raises `StreamClosed`.
@@ -296,7 +291,7 @@ class Stream(ByteStream):
         Raises `UsageError` for another code.
         """
         self._streams.stop(self.number, code)
-        self._ignored = self._ignored or not (self._ended or self._reset is not None)
+        self._ignored = self._ignored or bool(self._kept) or not (self._ended or self._reset is not None)
         self._flush(self._connection)
         self._wake(self._readable)
 
@@ -366,8 +361,10 @@ class Stream(ByteStream):
 
     # The peer's side of it.
 
-    def notice(self, kind: StreamEventKind) -> None:
+    def notice(self, kind: StreamEventKind, whole: bytes) -> None:
         """Take what the protocol says about this stream."""
+        if whole:
+            self._kept, self._ended = whole, True
         if kind is _READABLE:
             self._wake(self._readable)
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mp2p_core.proto.connection import Connection
     from mp2p_core.proto.session import Session
     from mp2p_core.proto.stream_table import StreamEvent
@@ -19,7 +21,7 @@ __all__ = [
     "MessageReceived",
     "PeerSilent",
     "PingAnswered",
-    "StreamChanged",
+    "StreamsChanged",
 ]
 
 
@@ -63,15 +65,15 @@ class PingAnswered(NamedTuple):
     rtt: float
 
 
-class StreamChanged(NamedTuple):
-    """Something happened to a stream that the application may be waiting for.
+class StreamsChanged(NamedTuple):
+    """Something happened to streams of a session that the application may be waiting for, in this order.
 
     Streams belong to a session: while a connection has two, each has its own stream 0.
     """
 
     connection: Connection
     session: Session
-    event: StreamEvent
+    events: Sequence[StreamEvent]
 
 
 class ConnectionReplaced(NamedTuple):
@@ -101,7 +103,7 @@ Event: TypeAlias = (
     | Accepted
     | MessageReceived
     | PingAnswered
-    | StreamChanged
+    | StreamsChanged
     | ConnectionReplaced
     | PeerSilent
     | ConnectionClosed

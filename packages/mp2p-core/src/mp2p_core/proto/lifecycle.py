@@ -174,8 +174,8 @@ class Lifecycle:
                 self.events.append(ev.MessageReceived(connection, data))
             for number, rtt in session.packer.answered_pings:
                 self.events.append(ev.PingAnswered(connection, number, rtt))
-            for event in session.packer.streams.events:
-                self.events.append(ev.StreamChanged(connection, session, event))
+            if events := session.packer.streams.events:
+                self.events.append(ev.StreamsChanged(connection, session, events.copy()))
         session.received.clear()
         session.packer.answered_pings.clear()
         session.packer.streams.events.clear()

@@ -66,21 +66,7 @@ class ReceiveStream:
 
     def receive_untrusted(self, offset: int, data: memoryview, *, last: bool) -> None:
         """Take the body of a STREAM frame. Raises StreamError."""
-        size = len(data)
-        credit = self.credit
-        if (
-            last
-            and 0 < size <= credit.limit
-            and not (offset or credit.received)
-            and self.final is self.stop_code is None
-        ):
-            # All of it: most streams are one small message, which comes whole.
-            self._shared.credit.take_untrusted(size, self._shared.now)
-            credit.received = size
-            self.final = self._next = size
-            self._ready.append(_own(data))
-            return
-        end = offset + size
+        end = offset + len(data)
         self._check_final_untrusted(end, last=last)
         grown = end - self.credit.received
         if grown > 0:
@@ -97,6 +83,22 @@ class ReceiveStream:
                 data = data[self._next - offset :]
                 offset = self._next
             self._insert_untrusted(offset, end, data)
+
+    def take_whole_untrusted(self, data: memoryview) -> bytes:
+        """Take all of a stream at once, as read, and return it: most streams are one small message each way.
+
+        Returns nothing, and has done nothing, when it is not small or not the first that comes. Raises StreamError.
+        Memory: at most JOIN_SIZE for each stream that may be open, beside the window.
+        """
+        size = len(data)
+        if not 0 < size <= c.JOIN_SIZE or self.touched:
+            return b""
+        shared = self._shared
+        shared.credit.take_untrusted(size, shared.now)
+        shared.consume(size)
+        self.credit.received = self.credit.read = self.final = self._next = size
+        self.told = True
+        return bytes(data)
 
     def reset_untrusted(self, code: int, final: int) -> None:
         """Take a RESET: what has not been read is dropped. Raises StreamError."""
@@ -223,16 +225,6 @@ class ReceiveStream:
         if self.credit.consume(size) and self.final is None:
             self.update_due = True
         return pieces
-
-    def take_whole(self) -> _Buffer | None:
-        """Return all of it, its end included, if it is here in one piece and none of it has been read; else None."""
-        ready = self._ready
-        if self._next != self.final or len(ready) != 1 or self.credit.read:
-            return None
-        self.credit.read = self._next
-        self._shared.consume(self._next)
-        self.told = True
-        return ready.pop()
 
     def stop(self, code: int) -> bool:
         """Drop what came and what will come; False when there is nothing to say to the peer."""

@@ -44,6 +44,8 @@ class StreamEvent(NamedTuple):
 
     kind: StreamEventKind
     stream: int
+    whole: bytes = b""
+    """With OPENED or READABLE: all of a stream that came in one small piece, its end included. It counts as read."""
 
 
 class LiveStream:

@@ -38,6 +38,7 @@ __all__ = ["Streams"]
 
 _MAX_U16: Final = 0xFFFF
 _DATA: Final = (STREAM, STREAM_LAST)
+_OPENED: Final = StreamEventKind.OPENED
 _READABLE: Final = StreamEventKind.READABLE
 _FINISHED: Final = StreamEventKind.FINISHED
 _OF_A_STREAM: Final = (RESET, STOP, MAX_STREAM)
@@ -186,20 +187,6 @@ class Streams:
             self._forget_if_done(stream, live)
         return pieces
 
-    def take_whole(self, stream: int) -> Buffer | None:
-        """Return all that the peer sent and its end, if it came in one piece and none of it has been read; else None.
-
-        So a small message that is a stream of its own is taken in one step, and not asked again for its end.
-        """
-        live = self.table.live.get(stream)
-        if live is None or (whole := live.receive.take_whole()) is None:
-            return None
-        if self._receiving.update_due:
-            self._tell_max_data()
-        if live.send.told:
-            self._forget_if_done(stream, live)
-        return whole
-
     def readable(self, stream: int) -> bool:
         """Tell whether there is something to `take`, be it the end or a reset; if not, READABLE says when."""
         live = self.table.live.get(stream)
@@ -235,14 +222,7 @@ class Streams:
         """Take a frame. Raises StreamError, whose code the connection closes with."""
         self._receiving.now = now
         if isinstance(frame, StreamData):
-            live = self.table.reach_untrusted(frame.stream)
-            if live is None:
-                self.table.late_untrusted(frame.stream, frame.offset + len(frame.data), last=frame.last)
-                return
-            receive = live.receive
-            receive.receive_untrusted(frame.offset, frame.data, last=frame.last)
-            if receive.told or not receive.readable_told or self._receiving.update_due:
-                self._received(frame.stream, live)
+            self._data_untrusted(*frame)
         elif isinstance(frame, MaxData):
             self._sending.limit = max(self._sending.limit, frame.limit)
         elif isinstance(frame, MaxStreams):
@@ -265,6 +245,23 @@ class Streams:
             if live is not None:
                 self.table.count_cancelled_untrusted(frame.stream, live, now)
                 self._stopped(live.send, frame.code)
+
+    def _data_untrusted(self, number: int, offset: int, data: memoryview, last: bool) -> None:
+        known = number in self.table.live
+        live = self.table.reach_untrusted(number)
+        if live is None:
+            self.table.late_untrusted(number, offset + len(data), last=last)
+            return
+        receive = live.receive
+        if last and not offset and (whole := receive.take_whole_untrusted(data)):
+            if known:
+                self.events.append(StreamEvent(_READABLE, number, whole))
+            else:
+                self.events[-1] = StreamEvent(_OPENED, number, whole)
+        else:
+            receive.receive_untrusted(offset, data, last=last)
+        if receive.told or not receive.readable_told or self._receiving.update_due:
+            self._received(number, live)
 
     def _received(self, number: int, live: LiveStream) -> None:
         receive = live.receive

@@ -15,7 +15,7 @@ from mp2p_core.proto.events import (
     ConnectionReplaced,
     MessageReceived,
     PingAnswered,
-    StreamChanged,
+    StreamsChanged,
 )
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.testing.oracles import End, Flow, Oracles, Violation
@@ -187,10 +187,12 @@ class Traffic:
     def event(self, node: SimNode, event: object) -> None:
         """Take what an endpoint says, as its application."""
         oracles = self.oracles
-        if isinstance(event, (StreamChanged, MessageReceived, PingAnswered)):
+        if isinstance(event, (StreamsChanged, MessageReceived, PingAnswered)):
             oracles.opened(node, event.connection)  # a session may have been merged into it
-        if isinstance(event, StreamChanged):
-            self._stream_event(oracles.find(node, event.session), event.event.kind, event.event.stream)
+        if isinstance(event, StreamsChanged):
+            end = oracles.find(node, event.session)
+            for each in event.events:
+                self._stream_event(end, *each)
         elif isinstance(event, MessageReceived):
             oracles.message(node, event.connection.peer, event.data)
         elif isinstance(event, PingAnswered):
@@ -214,12 +216,17 @@ class Traffic:
         if not self.ending and self.draw.random() < self.eager:
             self.open_stream(self.oracles.find(node, connection.session))
 
-    def _stream_event(self, end: End, kind: StreamEventKind, number: int) -> None:
+    def _stream_event(self, end: End, kind: StreamEventKind, number: int, whole: bytes) -> None:
+        if whole:
+            flow = self._flow(end, number, writer=False)
+            flow.saw(whole)
+            flow.saw_end()
+            self.stats["streams read at once"] += 1
         if kind is StreamEventKind.OPENED:
             self._flow(end, number, writer=False)
             if number >> 1 and number not in end.flows:  # the first stream of each side is for messages
                 self._begin_flow(end, number)
-        if kind in (StreamEventKind.OPENED, StreamEventKind.READABLE):
+        if kind in (StreamEventKind.OPENED, StreamEventKind.READABLE) and not whole:
             if self.ending or self.draw.random() < 0.7:
                 self._read(end, number)
             else:
