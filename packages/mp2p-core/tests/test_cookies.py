@@ -11,7 +11,7 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.addresses import pack_ipv4, pack_ipv6
-from mp2p_core.proto.cookies import CookieJar, Mac1, keyed_hash, open_cookie_untrusted
+from mp2p_core.proto.cookies import CookieJar, keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.transport import Address
 
 R = b"R" * 32
@@ -26,7 +26,7 @@ def jar_at(now: float) -> CookieJar:
 
 def init_with(hint: Address | None = None, filler: int = 7) -> bytes:
     body = wire.init_header(b"initiate", hint) + bytes([filler]) * 192
-    return body + Mac1(R)(body) + bytes(16)
+    return body + mac1_for(R)(body) + bytes(16)
 
 
 def answered(jar: CookieJar, init: bytes, source: Address, now: float) -> bytes:
@@ -45,7 +45,7 @@ def accepted(jar: CookieJar, init: bytes, source: Address, now: float) -> bool:
 def test_mac1_to_the_letter_of_the_protocol() -> None:
     key = hashlib.blake2s(b"mp2p-v1 mac1\0" + R).digest()
     for data in (b"", b"x" * 64, b"y" * 224):
-        assert Mac1(R)(data) == hashlib.blake2s(data, key=key, digest_size=16).digest()
+        assert mac1_for(R)(data) == hashlib.blake2s(data, key=key, digest_size=16).digest()
 
 
 def test_cookie_to_the_letter_of_the_protocol() -> None:

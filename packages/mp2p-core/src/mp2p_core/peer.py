@@ -154,14 +154,12 @@ class Peer:
     async def send_datagram(self, data: bytes) -> None:
         """Send a message in one datagram: encrypted, at most once, unordered, and lost without notice.
 
-        Yields to other tasks at least every 32 calls; a fast sender overruns a slow network, which
+        Yields to other tasks, and may be cancelled, every 32 calls; a fast sender overruns a slow network, which
         then loses datagrams. Raises `Closed`, or `DatagramTooLarge` above `max_datagram_size`.
         Protocol section 6, frame MSG.
         """
         self._sends += 1
-        if self._sends % _SENDS_PER_YIELD:
-            await checkpoint_if_cancelled()
-        else:
+        if not self._sends % _SENDS_PER_YIELD:
             await checkpoint()
         self._connection.send_message(data)
         self._flush(self._connection)

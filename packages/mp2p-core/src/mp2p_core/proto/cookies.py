@@ -7,6 +7,7 @@ shared group away from the DH. mac2 proves that the sender receives at the addre
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from hmac import compare_digest
 from typing import Final
 
@@ -18,7 +19,7 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.transport import Address, RandomBytes
 
-__all__ = ["CookieJar", "Mac1", "keyed_hash", "open_cookie_untrusted"]
+__all__ = ["CookieJar", "keyed_hash", "mac1_for", "open_cookie_untrusted"]
 
 _NONCE_ZERO: Final = bytes(12)
 _COOKIE_SIZE: Final = 16
@@ -29,20 +30,17 @@ def keyed_hash(key: bytes, data: bytes, size: int) -> bytes:
     return hashlib.blake2s(data, key=key, digest_size=size).digest()
 
 
-class Mac1:
-    """Makes and checks mac1 for packets addressed to one public key."""
+def mac1_for(receiver: bytes) -> Callable[[bytes], bytes]:
+    """Return what makes mac1 for packets addressed to one public key."""
+    key = hashlib.blake2s(c.LABEL_MAC1 + receiver).digest()
+    keyed = hashlib.blake2s(key=key, digest_size=16).copy
 
-    __slots__ = ("_keyed",)
-
-    def __init__(self, receiver: bytes) -> None:
-        key = hashlib.blake2s(c.LABEL_MAC1 + receiver).digest()
-        self._keyed = hashlib.blake2s(key=key, digest_size=16)
-
-    def __call__(self, data: bytes) -> bytes:
-        # Copying a keyed state saves hashing the key block again.
-        state = self._keyed.copy()
+    def mac1(data: bytes) -> bytes:
+        state = keyed()  # copying it saves hashing the key block again
         state.update(data)
         return state.digest()
+
+    return mac1
 
 
 def _cookie_key(receiver: bytes, nonce: bytes) -> bytes:

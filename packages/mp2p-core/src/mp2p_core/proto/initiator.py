@@ -15,7 +15,7 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.buckets import BucketTable, TokenBucket
-from mp2p_core.proto.cookies import Mac1, keyed_hash, open_cookie_untrusted
+from mp2p_core.proto.cookies import keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.proto.epoch import SessionKeys
 from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.transport import Path
@@ -224,8 +224,8 @@ class Dial:
         self.queued: list[float] = []
         self.may_cross = False
         """What the next fresh INIT is to say: see `Attempt.may_cross`."""
-        self.mac1 = Mac1(peer.raw)
-        self._mac1_own = Mac1(identity.public.raw)
+        self.mac1 = mac1_for(peer.raw)
+        self._mac1_own = mac1_for(identity.public.raw)
         self._timestamp = timestamp
         # Half of it at once and half of it earned, so that no second sees more than the rate. Each source has
         # a share of its own, so that one forger does not use up the peer's.

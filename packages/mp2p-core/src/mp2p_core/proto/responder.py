@@ -11,7 +11,7 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
 from mp2p_core.proto.buckets import BucketTable, TokenBucket
-from mp2p_core.proto.cookies import CookieJar, Mac1
+from mp2p_core.proto.cookies import CookieJar, mac1_for
 from mp2p_core.proto.edwards import fits_identity
 from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import PublicKey
@@ -104,7 +104,7 @@ class Responder:
         self._idle_timeout = idle_timeout
         self._version = version
         self._idle_timeout_ms = max(int(min(idle_timeout * 1000, _MAX_U32)), 1)
-        self._mac1 = Mac1(identity.public.raw)
+        self._mac1 = mac1_for(identity.public.raw)
         self._jar = CookieJar(identity.public.raw, random, now)
         # Attack: INITs that were recorded, or sent twice by the network. Bounded; the oldest answer goes.
         self._answers: OrderedDict[bytes, _Cached] = OrderedDict()
@@ -271,7 +271,7 @@ class Responder:
             idle_timeout_ms=self._idle_timeout_ms,
         )  # fmt: skip
         head = wire.resp_header(header.receive_id) + noise.write_message(resp.pack(), self._random(32))
-        outgoing = Outgoing(number, path, head + Mac1(peer.raw)(head))
+        outgoing = Outgoing(number, path, head + mac1_for(peer.raw)(head))
         cache = self._answers
         cache.pop(signed, None)  # an expired answer's place is among the oldest
         cache[signed] = _Cached(outgoing, now)

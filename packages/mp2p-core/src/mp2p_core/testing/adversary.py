@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mp2p_core.proto import addresses, wire
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.cookies import Mac1
+from mp2p_core.proto.cookies import mac1_for
 from mp2p_core.testing.puppet import restamp
 from mp2p_core.testing.simulation import Datagram
 
@@ -119,7 +119,7 @@ class Adversary:
         draw = self._draw
         kind = draw.choice(_TYPES)
         an_id = seen[2:10] if seen[0] == c.TYPE_DATA else seen[4:12]
-        mac1 = Mac1(node.key.raw)
+        mac1 = mac1_for(node.key.raw)
         if kind == c.TYPE_INIT:
             head = wire.init_header(draw.randbytes(8), draw.choice((None, *self._victims)))
             body = head + draw.randbytes(wire.INIT_NOISE.stop - len(head))

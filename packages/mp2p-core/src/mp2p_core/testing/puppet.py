@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import addresses, wire
 from mp2p_core.proto import constants as c
-from mp2p_core.proto.cookies import Mac1, keyed_hash, open_cookie_untrusted
+from mp2p_core.proto.cookies import keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.events import Event
 from mp2p_core.proto.identity import Identity, PublicKey
@@ -53,8 +53,8 @@ class CountingSuite:
 def restamp(init: bytes, receiver: PublicKey) -> bytes:
     """Put a right mac1 on an INIT or RESP that was edited: it needs nothing but the receiver's public key."""
     if init[0] == c.TYPE_RESP:
-        return init[:140] + Mac1(receiver.raw)(init[:140])
-    return init[:224] + Mac1(receiver.raw)(init[:224]) + init[240:]
+        return init[:140] + mac1_for(receiver.raw)(init[:140])
+    return init[:224] + mac1_for(receiver.raw)(init[:224]) + init[240:]
 
 
 def one_way(*, initiator: bool) -> Paths:
@@ -189,7 +189,7 @@ class Puppet:
             continues=token is not None, token=token or bytes(16), may_cross=may_cross, or_new=or_new,
         ).pack() if payload is None else payload  # fmt: skip
         packet = head + self.noise.write_message(body, self.random(32))
-        return packet + Mac1(self.peer.raw)(packet) + bytes(16)
+        return packet + mac1_for(self.peer.raw)(packet) + bytes(16)
 
     def with_cookie(self, init: bytes, cookie: bytes) -> bytes:
         """Put the mac2 on an INIT that this COOKIE datagram allows."""
@@ -202,7 +202,7 @@ class Puppet:
         assert self.noise is not None
         if wire.parse_resp_untrusted(resp) != self.receive_id:
             raise BadPacket("another handshake's")
-        if Mac1(self.key.raw)(resp[:140]) != resp[140:]:
+        if mac1_for(self.key.raw)(resp[:140]) != resp[140:]:
             raise BadPacket("mac1")
         noise = self.noise.copy()
         payload = wire.parse_resp_payload_untrusted(noise.read_message_untrusted(resp[wire.RESP_NOISE]))
@@ -233,7 +233,7 @@ class Puppet:
         head = wire.resp_header(self.remote_id) + noise.write_message(body.pack(), self.random(32))
         receive, send = noise.split()
         self._take_keys(noise, send, receive)
-        return head + Mac1(told.key)(head)
+        return head + mac1_for(told.key)(head)
 
     # --- in a session
 
