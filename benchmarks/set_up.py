@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import time
 from typing import Any
 
-from benchmarks import curve
+from benchmarks import curve, floor
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place
 
 _TIMES = 20
+_FLOOR = "floor, asyncio"
 _PEER = "pyzmq CURVE"
 _PEER_CHECKED = "pyzmq CURVE, keys checked"
 
@@ -29,6 +32,8 @@ def run(place: Place) -> Table:
                 "set_up:mp2p_client", place.client, loop=loop, contact=contact, server=server.pid,
                 options=place.node,
             )  # fmt: skip
+        server = start("set_up:floor_server", place.server, host=place.server.host)
+        clients[_FLOOR] = start("set_up:floor_client", place.client, **server.hear(), server=server.pid)
         for name in (_PEER, _PEER_CHECKED):
             server = start(
                 "set_up:zmq_server", place.server, host=place.server.host, checked=name == _PEER_CHECKED
@@ -60,6 +65,7 @@ def run(place: Place) -> Table:
         ],
         [
             f"fastest loop: {best[0]}",
+            "floor: what the handshake computes, over a plain UDP socket, and nothing else that a protocol needs",
             "mp2p: open a node, draw its key, connect by the server's contact, one message there and one back; "
             "IPv4 multicast",
             "pyzmq: new context, draw a key, DEALER to ROUTER over TCP, one message there and one back; "
@@ -113,6 +119,33 @@ async def _mp2p_client(contact: str, server: int, options: dict[str, Any]) -> No
             assert await peer.receive_datagram() == b"first"
             found = began.until_now()
         say(found)
+
+
+def floor_server(host: str) -> None:
+    """Answer everybody."""
+    run_on("asyncio", _floor_server, host)
+
+
+async def _floor_server(host: str) -> None:
+    own = floor.KeyPair(os.urandom(32))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.bind((host, 0))
+        say({"host": host, "port": sock.getsockname()[1], "responder": own.public.hex()})
+        await floor.answer_forever(sock, own)
+
+
+def floor_client(host: str, port: int, responder: str, server: int) -> None:
+    """Set up once for each line on standard input."""
+    run_on("asyncio", _floor_client, host, port, bytes.fromhex(responder), server)
+
+
+async def _floor_client(host: str, port: int, responder: bytes, server: int) -> None:
+    say("ready")
+    while sys.stdin.readline():
+        began = _Stamp(server)
+        await floor.set_up(host, port, responder)
+        say(began.until_now())
 
 
 def zmq_server(host: str, checked: bool) -> None:
