@@ -300,6 +300,13 @@ def test_F7_bytes_arrive_whole_through_loss_disorder_and_duplicates(seed: int) -
             if fate < 0.4:
                 pair[side].lost(sent)  # wrongly: it did arrive
             pair[side].acked(sent)
+        for side in (0, 1):
+            for event in pair[1 - side].events:
+                if event.whole:
+                    assert not found[side, event.stream]
+                    found[side, event.stream] += event.whole
+                    ended.add((side, event.stream))
+            pair[1 - side].events.clear()
         for key in texts.keys() - ended:
             side, stream = key
             reader = pair[1 - side]
