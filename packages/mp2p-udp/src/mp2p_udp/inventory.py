@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from mp2p_udp import netlink
@@ -63,7 +64,7 @@ def list_interfaces(number: int = socket.AF_UNSPEC) -> tuple[Interface, ...]:
     `number` is the family of the addresses wanted, AF_INET or AF_INET6; otherwise those of both are.
     """
     found = _ask_linux(number) if sys.platform == "linux" else _ask_psutil(number)
-    return tuple(sorted(found, key=lambda interface: interface.index))
+    return tuple(sorted(found, key=attrgetter("index")))
 
 
 def _ask_linux(number: int) -> list[Interface]:

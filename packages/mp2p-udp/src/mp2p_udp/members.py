@@ -79,7 +79,7 @@ class Members:
 
     def joined(self) -> list[Membership]:
         """Return those that are joined."""
-        return [member for member in self if member.joined]
+        return [member for member in self._by_index.values() if member.joined]
 
     def status(self, now: float) -> list[InterfaceStatus]:
         """Say what became of each interface, in the order of their index, unused ones last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import cache
 from typing import Self
 
 from mp2p_core.proto.constants import BUCKET_TABLE_SIZE
@@ -11,6 +12,7 @@ from mp2p_core.proto.constants import BUCKET_TABLE_SIZE
 __all__ = ["BucketTable", "TokenBucket"]
 
 
+@cache  # of the few limits that there are
 def _split(limit: float) -> tuple[float, float]:
     """Divide a limit per second into rate and burst: what is saved up and what is earned in a second."""
     burst = max(limit / 4, 1.0)

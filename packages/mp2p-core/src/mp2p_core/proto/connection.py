@@ -6,7 +6,7 @@ are read, and streams stay on the session on which they were opened.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mp2p_core.errors import Closed, DatagramTooLarge
@@ -107,7 +107,7 @@ class ConnectionTable:
 
     def __init__(self) -> None:
         self._by_peer: dict[bytes, list[Connection]] = {}
-        self._x25519: Counter[bytes] = Counter()
+        self._x25519: defaultdict[bytes, int] = defaultdict(int)
 
     def add(self, connection: Connection) -> None:
         """Take in a connection."""
