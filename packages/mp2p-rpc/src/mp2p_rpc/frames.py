@@ -158,15 +158,16 @@ def split_request_untrusted(data: bytes) -> tuple[bytes, bytes] | None:
 
     Most requests come so. `FrameReader` reads the others, and says what is wrong with them.
     """
-    if len(data) < 2 * FRAME_HEADER_SIZE:
+    end = len(data)
+    if end < 2 * FRAME_HEADER_SIZE:
         return None
     kind, size = _HEAD.unpack_from(data)
     middle = FRAME_HEADER_SIZE + size
     start = middle + FRAME_HEADER_SIZE
-    if kind != _CALL_TYPE or size > MAX_HEADER_SIZE or start > len(data):
+    if kind != _CALL_TYPE or size > MAX_HEADER_SIZE or start > end:
         return None
     kind, size = _HEAD.unpack_from(data, middle)
-    if kind != _ARGUMENTS_TYPE or start + size != len(data):
+    if kind != _ARGUMENTS_TYPE or start + size != end:
         return None
     return data[FRAME_HEADER_SIZE:middle], data[start:]
 

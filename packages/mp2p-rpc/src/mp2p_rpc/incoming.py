@@ -222,11 +222,9 @@ class Incoming:
         if self._offer.stopped:
             self._refuse(ErrorBody(ErrorKind.STOPPED))
             return
-        if self._offer.full:
+        self._entered = self._offer.enter(self)
+        if not self._entered:
             self._refuse(ErrorBody(ErrorKind.BUSY, "", "as many calls wait as may"))
-            return
-        self._entered = True
-        self._offer.enter(self)
 
     # --- the end --------------------------------------------------------------------------------------
 

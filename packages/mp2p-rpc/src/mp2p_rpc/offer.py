@@ -94,13 +94,16 @@ class Offer:
         """Whether one more call would be too many."""
         return len(self._running) >= self.limits.running and len(self._waiting) >= self.limits.waiting
 
-    def enter(self, job: Job) -> None:
-        """Start a job, now or when another has ended, in the order they came."""
+    def enter(self, job: Job) -> bool:
+        """Start a job, now or when another has ended, in the order they came; False when it would be too many."""
         if len(self._running) < self.limits.running:
             self._running.add(job)
             self._workers.add(job)
+        elif self.full:
+            return False
         else:
             self._waiting.append(job)
+        return True
 
     def withdraw(self, job: Job) -> bool:
         """Take back a job that waits; False when it does not."""

@@ -6,6 +6,7 @@ Large pieces are handed on as views of the packet that brought them. Where piece
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from mp2p_core.errors import StreamReset
@@ -52,15 +53,36 @@ class ReceiveStream:
     """Whether the application has seen the end or the reset, or wants neither."""
     _low_water = 1  # bytes in order that make it readable, before the end
     _next = 0
+    _begun = False  # something has come that counts as read only when it is
 
     def __init__(self, number: int, shared: ReceiveBudget) -> None:
         self.number = number
-        self.credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
         self._shared = shared
-        self._ready: list[_Buffer] = []  # in order, from `credit.read` up to `_next`
-        # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
-        self._starts: list[int] = []  # offsets of _pieces, beyond _next
-        self._pieces: list[_Buffer] = []
+
+    # Made when they are needed: most streams come in one small piece.
+
+    @cached_property
+    def credit(self) -> ReceiveCredit:
+        """What the peer may send, and what was read."""
+        credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
+        credit.received = credit.read = self._next
+        return credit
+
+    @cached_property
+    def _ready(self) -> list[_Buffer]:
+        """In order, from `credit.read` up to `_next`."""
+        return []
+
+    # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Offsets of `_pieces`, beyond `_next`."""
+        return []
+
+    @cached_property
+    def _pieces(self) -> list[_Buffer]:
+        return []
 
     # --- network --------------------------------------------------------------------------------------
 
@@ -96,7 +118,7 @@ class ReceiveStream:
         shared = self._shared
         shared.credit.take_untrusted(size, shared.now)
         shared.consume(size)
-        self.credit.received = self.credit.read = self.final = self._next = size
+        self.final = self._next = size
         self.told = True
         return bytes(data)
 
@@ -124,6 +146,7 @@ class ReceiveStream:
             raise StreamError(c.CLOSE_PROTOCOL, f"stream {self.number} ends before what was sent on it")
 
     def _grow_untrusted(self, count: int) -> None:
+        self._begun = True
         shared = self._shared
         self.credit.take_untrusted(count, shared.now)
         shared.credit.take_untrusted(count, shared.now)
@@ -245,8 +268,9 @@ class ReceiveStream:
     @property
     def readable(self) -> bool:
         """Whether `take`, called as it was the last time, would not return None."""
-        held = self._next - self.credit.read
-        return held >= self._low_water or self.reset_code is not None or self._next == self.final
+        if self._next == self.final or self.reset_code is not None:
+            return True
+        return self._begun and self._next - self.credit.read >= self._low_water
 
     @property
     def complete(self) -> bool:
@@ -256,7 +280,7 @@ class ReceiveStream:
     @property
     def touched(self) -> bool:
         """Whether anything has come, or was refused."""
-        return self.credit.received > 0 or self.final is not None or self.stop_code is not None
+        return self._begun or self.final is not None or self.stop_code is not None
 
     @property
     def pieces(self) -> int:

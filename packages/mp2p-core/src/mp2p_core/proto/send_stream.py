@@ -185,8 +185,7 @@ class SendStream:
             self.finish()
             return True
         self.check_open()
-        self._chunks.append(data)
-        self._starts.append(0)
+        self._chunks, self._starts = [data], [0]
         shared.unsent += size
         self.written = self.final = size
         self._end_due = self.told = True
@@ -292,12 +291,9 @@ class SendStream:
     def fill_whole(self, room: int, credit: int, out: list[Buffer]) -> Sent | None:
         """Append all of a stream, its end included, if that was one piece and fits; None when it does not."""
         size = self.final
-        if (
-            not size
-            or self.next
-            or size > min(credit, self.limit, room - STREAM_OVERHEAD)
-            or len(self._chunks) != 1
-        ):
+        if not size or self.next or len(self._chunks) != 1:
+            return None
+        if size > credit or size > self.limit or size > room - STREAM_OVERHEAD:
             return None
         shared = self._shared
         shared.sent += size
@@ -305,8 +301,7 @@ class SendStream:
         shared.unsent -= size
         self.next = size
         self._end_due = False
-        out.append(encode_stream_head(self.number, 0, size, last=True))
-        out.append(self._chunks[0])
+        out += encode_stream_head(self.number, 0, size, last=True), self._chunks[0]
         return Sent(STREAM_LAST, self.number, 0, size)
 
     @staticmethod
@@ -342,8 +337,7 @@ class SendStream:
             if start == self.base and not self._lost and not self._acked:  # all there is
                 self._shared.unacked -= end - start
                 self.base = end
-                self._chunks.clear()
-                self._starts.clear()
+                self._chunks, self._starts = [], []
                 self.finished = self.reset_code is None
                 return self.finished
         if self._lost:

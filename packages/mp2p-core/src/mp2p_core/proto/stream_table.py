@@ -11,7 +11,7 @@ the end or the reset, or stopped reading; it has finished or reset, or seen Stre
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mp2p_core.errors import UsageError
 from mp2p_core.proto import constants as c
@@ -46,6 +46,9 @@ class StreamEvent(NamedTuple):
     stream: int
     whole: bytes = b""
     """With OPENED or READABLE: all of a stream that came in one small piece, its end included. It counts as read."""
+
+
+_OPENED: Final = StreamEventKind.OPENED
 
 
 class LiveStream:
@@ -157,7 +160,7 @@ class StreamTable:
             opened = 2 * self._accepted + 1 - self.parity
             self._accepted += 1
             self._add(opened).receive.readable_told = True
-            self.events.append(StreamEvent(StreamEventKind.OPENED, opened))
+            self.events.append(StreamEvent(_OPENED, opened, b""))
         return self.live[number]
 
     def late_untrusted(self, number: int, end: int, *, last: bool) -> None:
