@@ -105,6 +105,19 @@ def test_a_full_packet_more_leaves_right_behind_the_last_one_and_less_waits() ->
     assert not bench.batches.more
 
 
+def test_full_packets_leave_together_as_far_as_may_leave_and_less_waits() -> None:
+    for limit, packets in ((10 * c.MAX_PARTS, 3), (2 * c.MAX_PARTS + 1, 2), (2 * c.MAX_PARTS, 1)):
+        bench = Bench()
+        bench.put(200)
+        datagrams, done = bench.batches.seal(bench.sealer, limit, boundary=False, now=0.0)
+        assert len(datagrams) == packets * (1 + c.MAX_PARTS)
+        assert len(done) == 200 - len(bench.outgoing) == bench.outgoing.next_number
+        assert bench.batches.sealed == packets * c.MAX_PARTS
+    bench = Bench(large=False)
+    bench.put(200)
+    assert len(bench.batches.seal(bench.sealer, 500, boundary=False, now=0.0)[0]) == 1 + c.MAX_MANIFEST
+
+
 def test_large_packets_pause_where_datagrams_are_lost() -> None:
     bench = Bench()
     channel = bench.sealer.keys.channel

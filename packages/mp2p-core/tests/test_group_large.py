@@ -63,10 +63,12 @@ class Pair:
 
         return check
 
-    def seal(self, sent: list[bytes]) -> list[bytes]:
-        datagrams = self.sealer.large(la.large_plain(self.number, sent), SIZE)
-        self.number += len(sent)
-        return datagrams
+    def seal(self, *packets: list[bytes]) -> list[bytes]:
+        plains = []
+        for sent in packets:
+            plains.append(la.large_plain(self.number, sent))
+            self.number += len(sent)
+        return self.sealer.large(plains, SIZE)
 
     def take(self, datagram: bytes, now: float = 0.0) -> str:
         _, _, generation, _, seq = la.group_fields(datagram)
@@ -91,6 +93,12 @@ def train(datagrams: list[bytes]) -> Train:
     return b"".join(datagrams), len(datagrams[0])
 
 
+def together(datagrams: list[bytes], count: int) -> list[Train]:
+    """Return the trains of equal packets that were sealed together."""
+    size = len(datagrams) // count
+    return [train(datagrams[at : at + size]) for at in range(0, len(datagrams), size)]
+
+
 def test_a_large_packet_is_that_of_the_protocol_to_the_byte() -> None:
     pair = Pair()
     sent = messages(5)
@@ -102,7 +110,7 @@ def test_a_large_packet_is_that_of_the_protocol_to_the_byte() -> None:
     assert plain == bytes(4) + b"\0\5" + (1000).to_bytes(2, "big") * 5 + b"".join(sent)
     body = pair.lane._opener.decrypt_untrusted(manifest, 0, 1)[:-64]
     digests = b"".join(sha256(part).digest()[:16] for part in parts)
-    assert body == b"\7\5" + bytes(16) + sha256(b"".join(parts)).digest()[:16] + digests
+    assert body == b"\7\5" + bytes(32) + sha256(b"".join(parts)).digest()[:16] + digests
     assert [la.group_fields(each)[4] for each in (manifest, *parts)] == [1, 2, 3, 4, 5, 6]
     assert {len(part) for part in parts[:-1]} == {SIZE}
 
@@ -111,10 +119,11 @@ def test_the_bytes_of_large_packets_are_frozen() -> None:
     """With these keys, drawn from `random.Random(1)`, what leaves never changes."""
     pair = Pair()
     sent = [bytes([n]) * 1000 for n in range(30)]
-    found = [sha256(b"".join(pair.seal(each))).hexdigest() for each in (sent, sent[:5])]
+    found = [sha256(b"".join(pair.seal(*each))).hexdigest() for each in ([sent], [sent[:5]], [sent, sent])]
     assert found == [
-        "780a9fc7eb9c218d9e69fad5ae1e1ed282c835afc0d82015a9456a10753ba9e9",
-        "6940b1dec66faa6fd1203b69c944372422ebb0f684d545c9a98bdf6706468e77",
+        "d045f6b8621642c3332e494154f82776b7a22a8b30b5226c8cdb0d40b9ecb3d9",
+        "4d0a642285afc12ac779a5ecb55991b1d9a6088f7bf33bf79f67277656925296",
+        "574c1b67c18d08cabfa837eceb8ed077c62285040b5ea671f440c7ed6989d4c6",
     ]
 
 
@@ -129,6 +138,71 @@ def test_each_names_the_one_before_it_and_long_ones_are_one_train() -> None:
     ]
     assert named == [bytes(16), sha256(first[0]).digest()[:16], bytes(16)]
     assert {len(each) for each in first[:-1]} == {SIZE}
+
+
+def test_of_those_that_leave_together_each_names_the_one_behind_it() -> None:
+    pair = Pair()
+    before, last = pair.seal(messages(60)), pair.seal(*[messages(60)] * 3)
+    manifests = [last[at] for at in range(0, len(last), len(before))]
+    named = [
+        pair.lane._opener.decrypt_untrusted(each, 0, la.group_fields(each)[4])[2:34] for each in manifests
+    ]
+    behind = [sha256(each).digest()[:16] for each in manifests[1:]]
+    assert named == [sha256(before[0]).digest()[:16] + behind[0], bytes(16) + behind[1], bytes(32)]
+    assert [la.group_fields(each)[4] for each in last] == list(range(1 + len(before), pair.sealer.next_seq))
+
+
+def test_one_signature_proves_those_that_leave_together_whenever_each_comes() -> None:
+    pair = Pair()
+    sent = [messages(30, seed=100 * n) for n in range(4)]
+    trains = together(pair.seal(*sent), 4)
+    for each in trains[0:1], trains[1:3], trains[3:]:
+        assert len(pair.lane.receive_large_untrusted(each)) == len(each)
+    assert pair.delivered == [each for some in sent for each in some]
+    assert pair.verified == 1
+    more = [together(pair.seal(*sent[:2]), 2) for _ in range(2)]
+    assert len(pair.lane.receive_large_untrusted(more[0] + more[1])) == 4
+    assert pair.verified == 3, "one for each two that left together"
+
+
+def test_after_one_that_came_in_pieces_the_next_one_is_proven_by_itself() -> None:
+    pair = Pair()
+    datagrams = pair.seal(*[messages(30)] * 3)
+    first, second, third = together(datagrams, 3)
+    assert len(pair.lane.receive_large_untrusted([first])) == 1
+    for each in datagrams[len(datagrams) // 3 : 2 * len(datagrams) // 3]:
+        pair.take(each)
+    assert pair.verified == 2
+    assert len(pair.lane.receive_large_untrusted([third])) == 1
+    assert pair.verified == 3
+    assert pair.lane.receive_large_untrusted([second]) == [], "a repeat"
+    assert pair.delivered == messages(30) * 3
+
+
+def test_G2_what_a_packet_names_is_the_very_datagram() -> None:
+    pair = Pair()
+    first, second = together(pair.seal(messages(30), messages(30, seed=50)), 2)
+    insider = Sealer(OWNER, SendKeys(1, random.Random(9).randbytes))
+    insider.keys.channel, insider.keys.aead = pair.keys.channel, pair.keys.aead
+    insider.next_seq = 1 + len(first[0]) // SIZE + 1
+    false = train(insider.large([la.large_plain(30, messages(30, seed=7))], SIZE))
+    assert la.group_fields(false[0])[4] == la.group_fields(second[0])[4]
+    assert len(pair.lane.receive_large_untrusted([first])) == 1
+    assert pair.lane.receive_large_untrusted([false]) == []
+    assert pair.delivered == messages(30)
+    assert len(pair.lane.receive_large_untrusted([second])) == 1
+    assert pair.delivered == messages(30) + messages(30, seed=50)
+
+
+def test_many_that_an_insider_makes_cost_a_signature_each() -> None:
+    pair = Pair()
+    genuine = together(pair.seal(*[messages(30, seed=n) for n in range(3)]), 3)
+    insider = Sealer(OWNER, SendKeys(1, random.Random(9).randbytes))
+    insider.keys.channel, insider.keys.aead = pair.keys.channel, pair.keys.aead
+    insider.next_seq = pair.sealer.next_seq
+    false = [train(insider.large([la.large_plain(90, messages(30))], SIZE)) for _ in range(10)]
+    assert len(pair.lane.receive_large_untrusted(genuine + false)) == 3
+    assert pair.verified == 1 + len(false)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
@@ -219,16 +293,16 @@ def test_G2_an_insider_forges_no_large_packet() -> None:
     genuine = pair.seal(messages(30))
     insider = Sealer(OWNER, SendKeys(1, random.Random(9).randbytes))
     insider.keys.channel, insider.keys.aead = pair.keys.channel, pair.keys.aead
-    false = insider.large(la.large_plain(0, messages(30, seed=7)), SIZE)
+    false = insider.large([la.large_plain(0, messages(30, seed=7))], SIZE)
     assert pair.lane.receive_large_untrusted([train(false)]) == []
     assert pair.take(false[0]) == "group-forged"
     assert pair.lane.forged == 1
     # Nor behind a genuine one, nor in front of it: what it names proves another.
-    after = insider.large(la.large_plain(30, messages(30, seed=8)), SIZE)
+    after = insider.large([la.large_plain(30, messages(30, seed=8))], SIZE)
     assert pair.lane.receive_large_untrusted([train(genuine), train(after)]) == [len(genuine)]
     assert pair.delivered == messages(30)
     next_one = pair.seal(messages(30, seed=9))
-    follows = insider.large(la.large_plain(60, messages(30)), SIZE)
+    follows = insider.large([la.large_plain(60, messages(30))], SIZE)
     assert pair.lane.receive_large_untrusted([train(next_one), train(follows)]) == [len(next_one)]
     assert pair.delivered == messages(30) + messages(30, seed=9)
 
@@ -238,7 +312,7 @@ def test_G2_a_genuine_packet_does_not_prove_a_false_one_before_it() -> None:
     genuine, following = pair.seal(messages(30)), pair.seal(messages(30, seed=50))
     insider = Sealer(OWNER, SendKeys(1, random.Random(9).randbytes))
     insider.keys.channel, insider.keys.aead = pair.keys.channel, pair.keys.aead
-    false = insider.large(la.large_plain(0, messages(30, seed=7)), SIZE)
+    false = insider.large([la.large_plain(0, messages(30, seed=7))], SIZE)
     assert len(false) == len(genuine)
     assert pair.lane.receive_large_untrusted([train(false), train(following)]) == []
     assert pair.lane.receive_large_untrusted([train(genuine), train(following)]) == [
@@ -364,8 +438,8 @@ def test_strangers_may_spoil_the_sums_of_a_block_and_nobody_is_suspected() -> No
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"\0" + bytes(32), bytes((c.MAX_PARTS + 1,)) + bytes(32 + 16 * 54), b"\1" + bytes(31),
-        b"\2" + bytes(32 + 16), b"\1" + bytes(48) + b"\1",
+        b"", b"\0" + bytes(48), bytes((c.MAX_PARTS + 1,)) + bytes(48 + 16 * 54), b"\1" + bytes(47),
+        b"\2" + bytes(48 + 16), b"\1" + bytes(64) + b"\1",
     ],
 )  # fmt: skip
 def test_what_is_no_manifest_is_refused(body: bytes) -> None:
@@ -407,7 +481,7 @@ def test_messages_are_put_into_large_packets_that_fit() -> None:
     for each in messages(200, 1030):
         outgoing.put(each)
     taken = outgoing.large(c.MAX_PARTS)
-    datagrams = Pair().sealer.large(la.large_plain(0, taken), SIZE)
+    datagrams = Pair().sealer.large([la.large_plain(0, taken)], SIZE)
     assert len(datagrams) == 1 + c.MAX_PARTS
     assert outgoing.next_number == len(taken) == 200 - len(outgoing)
     assert outgoing.size == len(outgoing) * 1030

@@ -94,16 +94,33 @@ class Batches:
         self._due = math.inf
         seq = sealer.next_seq
         outgoing = self._outgoing
-        number = outgoing.next_number
-        messages = outgoing.large(min(limit, c.MAX_PARTS)) if now >= self._large_from else []
-        if messages:
-            datagrams = sealer.large(large_plain(number, messages), self._datagram)
+        large = self._take_large(limit) if now >= self._large_from else []
+        if large:
+            plains = [large_plain(number, messages) for number, messages in large]
+            datagrams = sealer.large(plains, self._datagram)
+            done = [each for _, messages in large for each in messages]
         else:
-            plains, messages, signed = outgoing.batch(limit, boundary=boundary)
+            plains, done, signed = outgoing.batch(min(limit, c.MAX_MANIFEST), boundary=boundary)
             datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
         self._much = len(datagrams) > 1
         if self._much and sealer.keys.channel != self._channel:
             self._channel, self._first = sealer.keys.channel, seq
         self._size += len(datagrams) * self._datagram
-        self.sealed += len(datagrams) - self._much
-        return datagrams, messages
+        self.sealed += len(datagrams) - (len(large) or self._much)
+        return datagrams, done
+
+    def _take_large(self, limit: int) -> list[tuple[int, list[bytes]]]:
+        """Take the messages of large packets that leave together, each with the first one's number.
+
+        After the first packet only full ones: what is less waits for more.
+        """
+        outgoing = self._outgoing
+        packets: list[tuple[int, list[bytes]]] = []
+        while not packets or (limit >= c.MAX_PARTS and self.more):
+            number = outgoing.next_number
+            messages = outgoing.large(min(limit, c.MAX_PARTS))
+            if not messages:
+                break
+            packets.append((number, messages))
+            limit -= 1 + c.MAX_PARTS
+        return packets

@@ -15,7 +15,8 @@
     4 HEARTBEAT  highest u64 | oldest kept u64 | members u32 | number u32
     5 ROTATE     last seq u64
     6 PARITY     sum; its seq is 2^63 + (block << 16) + (index << 8) + count
-    7 LARGE      count u8 | digest of the LARGE before 16 | digest of the parts 16 | count x 16 | zeros, signed
+    7 LARGE      count u8 | digests of the LARGE before 16, of the one behind 16, of the parts 16 | count x 16 |
+                 zeros, signed
 
 Content is a message or a piece of one; with flag SEVERAL, `count u8 | count x length u16 | messages`.
 The parts of a large packet, after their headers, are slices of one ciphertext and its tag; the plaintext is
@@ -112,8 +113,7 @@ DATA_OVERHEAD: Final = c.GROUP_HEADER_SIZE + DATA_HEAD + c.TAG_SIZE
 """Bytes of a covered datagram beside the content; one that is signed itself has SIGNATURE_SIZE more."""
 _MAX_SEVERAL: Final = 255
 _LENGTHS: Final = tuple(struct.Struct(f">{n}H") for n in range(_MAX_SEVERAL + 1))
-_PREVIOUS_END: Final = 2 + DIGEST_SIZE
-_LARGE_BODY_HEAD: Final = _PREVIOUS_END + DIGEST_SIZE
+_LARGE_BODY = struct.Struct(f">xB{DIGEST_SIZE}s{DIGEST_SIZE}s{DIGEST_SIZE}s")
 _LARGE_HEAD = struct.Struct(">IH")
 LARGE_HEAD: Final = _LARGE_HEAD.size
 LENGTH_SIZE: Final = 2
@@ -138,11 +138,13 @@ class Data(NamedTuple):
 class LargeManifest(NamedTuple):
     """What a LARGE says of the `parts` datagrams that follow it: their digests, and the one of all of them joined.
 
-    `previous` is the digest of the LARGE before it if nothing but its parts lies between them, else zeros.
+    `previous` is the digest of the LARGE before it if nothing but its parts lies between them, `following` that of
+    the one behind it; zeros where it names none.
     """
 
     parts: int
     previous: bytes
+    following: bytes
     whole: bytes
     digests: bytes
 
@@ -240,21 +242,20 @@ def parse_large_plain_untrusted(plaintext: bytes) -> Data:
     return Data(WHOLE | SEVERAL, number, messages, None)
 
 
-def large_body(previous: bytes, whole: bytes, digests: Sequence[bytes]) -> bytes:
+def large_body(previous: bytes, following: bytes, whole: bytes, digests: Sequence[bytes]) -> bytes:
     """Pack a LARGE, without the zeros that may follow."""
-    return b"".join((bytes((len(digests),)), previous, whole, *digests))
+    return b"".join((bytes((len(digests),)), previous, following, whole, *digests))
 
 
 def parse_large_untrusted(plaintext: bytes, end: int) -> LargeManifest:
     """Read a LARGE up to `end`. Raises BadPacket."""
-    if end < _LARGE_BODY_HEAD:
+    if end < _LARGE_BODY.size:
         raise BadPacket("group-malformed")
-    count = plaintext[1]
-    stop = _LARGE_BODY_HEAD + count * DIGEST_SIZE
+    count, previous, following, whole = _LARGE_BODY.unpack_from(plaintext)
+    stop = _LARGE_BODY.size + count * DIGEST_SIZE
     if not 0 < count <= c.MAX_PARTS or stop > end or plaintext[stop:end].strip(b"\0"):
         raise BadPacket("group-malformed")
-    previous, whole = plaintext[2:_PREVIOUS_END], plaintext[_PREVIOUS_END:_LARGE_BODY_HEAD]
-    return LargeManifest(count, previous, whole, plaintext[_LARGE_BODY_HEAD:stop])
+    return LargeManifest(count, previous, following, whole, plaintext[_LARGE_BODY.size : stop])
 
 
 def heartbeat_body(highest: int, oldest: int, members: int, number: int) -> bytes:

@@ -23,6 +23,7 @@ from mp2p_core.proto.group.layout import (
     HEARTBEAT,
     LARGE,
     MANIFEST,
+    NO_DIGEST,
     ROTATE,
     SIGNATURE_SIZE,
     SIGNED,
@@ -103,7 +104,17 @@ class Opener:
     room of their own, of the same size, since strangers can fill that one too.
     """
 
-    __slots__ = ("_channel", "_digests", "_early", "_held", "_keys", "_packets", "_prefix", "_verify")
+    __slots__ = (
+        "_channel",
+        "_digests",
+        "_early",
+        "_held",
+        "_keys",
+        "_named",
+        "_packets",
+        "_prefix",
+        "_verify",
+    )
 
     def __init__(self, owner: bytes, grant: Grant, suite: GroupSuite = ED25519_CHACHAPOLY) -> None:
         self._channel = grant.channel
@@ -111,6 +122,7 @@ class Opener:
         self._verify = suite.verifier(grant.signing_key)
         self._prefix = c.LABEL_GROUP + owner
         self._digests: dict[int, bytes] = {}
+        self._named = NO_DIGEST  # the LARGE that the last one names, and so proves
         self._packets: dict[int, _Packet] = {}  # by the seq of each part
         self._early: dict[tuple[int, int], bytes] = {}  # seq, candidate -> what may be a part
         self._held: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # seq, candidate -> digest, plaintext
@@ -197,7 +209,7 @@ class Opener:
         """Open trains that are each a LARGE and all of its parts, or those alone, numbered on from `seq`.
 
         Returns how many datagrams each had and what it brings, for as many as are just that: all others are left to
-        `open_untrusted`, which says why. Each LARGE names the one before it, so that one signature proves them all.
+        `open_untrusted`, which says why. One signature proves all that name each other, also those that come later.
         """
         packet = self._packets.get(seq)
         if packet is not None:
@@ -216,26 +228,38 @@ class Opener:
                 break
             manifests.append(found)
             seq += 1 + found[0].parts
-        proven = 0
-        following: LargeManifest | None = None
-        for at in range(len(manifests) - 1, -1, -1):
-            large, plaintext, _ = manifests[at]
-            train, size = trains[at]
-            manifest = train[:size]
-            if following is None or sha256(manifest).digest()[:DIGEST_SIZE] != following.previous:
-                end = len(plaintext) - SIGNATURE_SIZE
-                if not self._verify(plaintext[end:], self._prefix + manifest[:_HEADER] + plaintext[:end]):
-                    following, proven = None, 0
-                    continue
-            following = large
-            proven = proven or at + 1
+        proven = self._prove_untrusted(manifests, trains)
         opened: list[tuple[int, Data]] = []
         for (large, _, first), (train, size) in zip(manifests[:proven], trains, strict=False):
             data = self._open_parts_untrusted(train, size, size, first, large.whole)
             if data is None:
                 break
             opened.append((1 + large.parts, data))
+            self._named = large.following
         return opened
+
+    def _prove_untrusted(
+        self, manifests: Sequence[tuple[LargeManifest, bytes, int]], trains: Sequence[tuple[bytes, int]]
+    ) -> int:
+        """Return how many LARGE from the beginning are the publisher's: they name each other, both ways."""
+        datagrams = [train[:size] for (train, size), _ in zip(trains, manifests, strict=False)]
+        digests = [sha256(datagram).digest()[:DIGEST_SIZE] for datagram in datagrams]
+        named = self._named
+        proven, end = 0, len(manifests)
+        while proven < end:
+            last = proven
+            if digests[proven] != named:
+                while last + 1 < end and manifests[last + 1][0].previous == digests[last]:
+                    last += 1
+                plaintext = manifests[last][1]
+                signed = len(plaintext) - SIGNATURE_SIZE
+                header = datagrams[last][:_HEADER]
+                if not self._verify(plaintext[signed:], self._prefix + header + plaintext[:signed]):
+                    end = last
+                    continue
+            named = manifests[last][0].following
+            proven = last + 1
+        return proven
 
     def _open_parts_untrusted(
         self, train: bytes, size: int, start: int, first: int, whole: bytes

@@ -339,7 +339,7 @@ class Publisher:
         return True
 
     def _data(self, out: list[bytes], now: float) -> None:
-        limit = max(1, min(c.MAX_MANIFEST, int(self._rate.batch(now)) // self._datagram))
+        limit = max(1, int(self._rate.batch(now)) // self._datagram)
         if self._roster.slow:
             ahead = self._roster.last_seq(now) - self._epochs.sealer.next_seq
             limit = int(max(1, min(limit, ahead)))

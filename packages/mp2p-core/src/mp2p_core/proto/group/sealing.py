@@ -82,28 +82,46 @@ class Sealer:
         self.next_seq = first + 1 + len(plains)
         return [self._signed(_MANIFEST + manifest_body(digests), first), *sealed]
 
-    def large(self, plain: bytes, datagram: int) -> list[bytes]:
-        """Seal a LARGE and the 1 to 53 parts of one packet that it covers, of at most `datagram` bytes each."""
-        first = self.next_seq
+    def large(self, plains: Sequence[bytes], datagram: int) -> list[bytes]:
+        """Seal packets that leave together: of each a LARGE and the 1 to 53 parts that it covers.
+
+        No datagram has more than `datagram` bytes. Each LARGE names the one behind it, and the first one that of the
+        packet before, if nothing lies between: its signature proves all of these.
+        """
+        first = seq = self.next_seq
+        room = datagram - c.GROUP_HEADER_SIZE
+        packets = []
+        for plain in plains:
+            parts = self._parts(plain, seq + 1, room)
+            packets.append((seq, parts))
+            seq += 1 + len(parts)
+        before = self._large_digest if self._after_large == first else NO_DIGEST
+        self.next_seq = self._after_large = seq
+        following = NO_DIGEST
+        sealed: list[list[bytes]] = []
+        for seq, parts in reversed(packets):
+            digests = [sha256(part).digest()[:DIGEST_SIZE] for part in parts]
+            whole = sha256(b"".join(parts)).digest()[:DIGEST_SIZE]
+            previous = before if seq == first else NO_DIGEST
+            body = _LARGE + large_body(previous, following, whole, digests)
+            if len(parts) >= _PADDED_FROM:
+                body = body.ljust(room - c.TAG_SIZE - SIGNATURE_SIZE, b"\0")
+            manifest = self._signed(body, seq)
+            following = sha256(manifest).digest()[:DIGEST_SIZE]
+            if not sealed:
+                self._large_digest = following
+            sealed.append([manifest, *parts])
+        return [each for packet in reversed(sealed) for each in packet]
+
+    def _parts(self, plain: bytes, first: int, room: int) -> list[bytes]:
+        """Seal a packet and cut it into parts, numbered from `first` on."""
         keys = self.keys
         generation, channel = keys.generation, keys.channel
-        sealed = keys.aead.encrypt(
-            large_nonce(1, first + 1), plain, group_header(generation, channel, first + 1)
-        )
-        room = datagram - c.GROUP_HEADER_SIZE
-        parts = [
+        sealed = keys.aead.encrypt(large_nonce(1, first), plain, group_header(generation, channel, first))
+        return [
             group_header(generation, channel, seq) + sealed[at : at + room]
-            for seq, at in enumerate(range(0, len(sealed), room), first + 1)
+            for seq, at in enumerate(range(0, len(sealed), room), first)
         ]
-        digests = [sha256(part).digest()[:DIGEST_SIZE] for part in parts]
-        previous = self._large_digest if self._after_large == first else NO_DIGEST
-        body = _LARGE + large_body(previous, sha256(b"".join(parts)).digest()[:DIGEST_SIZE], digests)
-        if len(parts) >= _PADDED_FROM:
-            body = body.ljust(room - c.TAG_SIZE - SIGNATURE_SIZE, b"\0")
-        manifest = self._signed(body, first)
-        self._large_digest = sha256(manifest).digest()[:DIGEST_SIZE]
-        self.next_seq = self._after_large = first + 1 + len(parts)
-        return [manifest, *parts]
 
     def heartbeat(self, oldest: int, members: int, number: int) -> bytes:
         """Seal a HEARTBEAT about everything before it."""
