@@ -18,7 +18,7 @@ from mp2p_core.proto.constants import (
 )
 from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.status import PeerStatus, peer_status
-from mp2p_core.stream import Stream
+from mp2p_core.stream import Stream, StreamLinks
 from mp2p_core.waiting import Bell, Signal
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Peer:
         # Those that somebody may wait for. The protocol bounds the live ones; closed ones leave by themselves, and
         # see `_remember` for those that nobody closes.
         self._streams: dict[tuple[Session, int], Stream] = {}
+        self._links = StreamLinks(connection, self._flush, make_signal, self._streams)
         self._look_at = _ENDED_STREAMS
         self._opened: list[Stream] = []
         self._changed = Bell(make_signal)
@@ -267,12 +268,7 @@ class Peer:
                 ended.wake()
                 streams.pop(key, None)
             self._look_at = 2 * len(streams) + _ENDED_STREAMS
-        return Stream(
-            *(number, self._connection, session),
-            flush=self._flush,
-            make_signal=self._make_signal,
-            known=streams,
-        )
+        return Stream(number, session, self._links)
 
     # --- closing --------------------------------------------------------------------------------------
 
@@ -370,6 +366,7 @@ class Peer:
         """Go on over a new connection: the peer has started anew, or was called again."""
         restarted = self.closed is not None and self.closed.code == CLOSE_RESTARTED
         self._connection = connection
+        self._links = self._links._replace(connection=connection)
         self._writer.renew(tell=restarted)
         self._reader.renew(tell=restarted)
         self._wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 from anyio.abc import ByteStream
@@ -21,13 +21,23 @@ if TYPE_CHECKING:
     from mp2p_core.proto.session import Session
     from mp2p_core.waiting import Signal
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "StreamLinks"]
 
 _CHUNK: Final = 1 << 20
 """Handed over at once; a task that sends much yields to others in between."""
 _READABLE: Final = StreamEventKind.READABLE
 _TURNS: Final = 16
 """Calls that may go through without waiting before other tasks get a turn."""
+
+
+class StreamLinks(NamedTuple):
+    """What a peer gives each stream of a connection."""
+
+    connection: Connection
+    flush: Callable[[Connection], None]
+    make_signal: Callable[[], Signal]
+    known: dict[tuple[Session, int], Stream]
+    """Where events find it, until it is closed."""
 
 
 class Stream(ByteStream):
@@ -61,26 +71,13 @@ class Stream(ByteStream):
     abandoned: Callable[[], None] | None = None
     """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
 
-    def __init__(
-        self,
-        number: int,
-        connection: Connection,
-        session: Session,
-        *,
-        flush: Callable[[Connection], None],
-        make_signal: Callable[[], Signal],
-        known: dict[tuple[Session, int], Stream],
-    ) -> None:
+    def __init__(self, number: int, session: Session, links: StreamLinks) -> None:
         self.number = number
         """The stream's number: even when the side that connected opened it."""
-        self._connection = connection
         self._session = session
         self._streams = session.packer.streams
-        self._flush = flush
-        self._make_signal = make_signal
-        # Where events find it, until it is closed.
-        self._known = known
-        known[session, number] = self
+        self._connection, self._flush, self._make_signal, self._known = links
+        self._known[session, number] = self
 
     # --- sending --------------------------------------------------------------------------------------
 
