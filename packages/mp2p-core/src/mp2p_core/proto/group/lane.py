@@ -11,8 +11,18 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.control import BEST_EFFORT, ORDERED, Nack, nacks_for
 from mp2p_core.proto.group.feed import Entry, Feed
-from mp2p_core.proto.group.layout import FIRST_PARITY, PARITY, Data, Heartbeat, group_fields
-from mp2p_core.proto.group.opening import UNPROVEN, Manifest, Opener, Part, Rotate
+from mp2p_core.proto.group.layout import (
+    FIRST_PARITY,
+    PARITY,
+    UNPROVEN,
+    Data,
+    Heartbeat,
+    Manifest,
+    Part,
+    Rotate,
+    group_fields,
+)
+from mp2p_core.proto.group.opening import Opener
 from mp2p_core.proto.group.parity import MAX_PARITIES, Block, block_of, block_start, parity_fields
 from mp2p_core.proto.group.wanted import Wanted
 from mp2p_core.proto.group.window import Window
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
     from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.keys import GroupSuite
-    from mp2p_core.proto.group.opening import Content
+    from mp2p_core.proto.group.layout import Content
     from mp2p_core.transport import RandomBytes
 
 __all__ = ["Lane"]

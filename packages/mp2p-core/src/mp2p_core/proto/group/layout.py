@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
@@ -55,10 +55,16 @@ __all__ = [
     "SEVERAL",
     "SIGNATURE_SIZE",
     "SIGNED",
+    "UNPROVEN",
     "WHOLE",
+    "Content",
     "Data",
     "Heartbeat",
     "LargeManifest",
+    "Manifest",
+    "Part",
+    "Rotate",
+    "Unproven",
     "data_plain",
     "group_fields",
     "group_header",
@@ -163,6 +169,30 @@ class Heartbeat(NamedTuple):
     oldest: int
     members: int
     number: int
+
+
+class Manifest(NamedTuple):
+    """How many datagrams after this one it covers."""
+
+    covered: int
+
+
+class Rotate(NamedTuple):
+    """The epoch ends with this seq."""
+
+    last: int
+
+
+class Part(NamedTuple):
+    """A part of a large packet, the publisher's, of which others are missing."""
+
+
+class Unproven(NamedTuple):
+    """A datagram that a member made and no manifest has covered yet: it waits, and has moved nothing."""
+
+
+Content: TypeAlias = Data | Manifest | Heartbeat | Rotate | Part | Unproven
+UNPROVEN: Final = Unproven()
 
 
 def data_plain(kind: int, flags: int, number: int, content: bytes) -> bytes:

@@ -7,7 +7,7 @@ here believes the first without the second: whatever `open_untrusted` returns is
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 
@@ -27,10 +27,14 @@ from mp2p_core.proto.group.layout import (
     ROTATE,
     SIGNATURE_SIZE,
     SIGNED,
+    UNPROVEN,
     WHOLE,
+    Content,
     Data,
-    Heartbeat,
     LargeManifest,
+    Manifest,
+    Part,
+    Rotate,
     group_fields,
     group_header,
     large_nonce,
@@ -50,36 +54,14 @@ if TYPE_CHECKING:
     from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.keys import GroupSuite
 
-__all__ = ["UNPROVEN", "Content", "Manifest", "Opener", "Part", "Rotate", "Unproven"]
+__all__ = ["Opener"]
 
 _HEADER: Final = c.GROUP_HEADER_SIZE
 _GENERATION: Final = slice(2, 4)
 _CANDIDATES: Final = 2
 _ONE_MESSAGE: Final = DATA_COVERED | WHOLE << 4
-
-
-class Manifest(NamedTuple):
-    """How many datagrams after this one it covers."""
-
-    covered: int
-
-
-class Rotate(NamedTuple):
-    """The epoch ends with this seq."""
-
-    last: int
-
-
-class Part(NamedTuple):
-    """A part of a large packet, the publisher's, of which others are missing."""
-
-
-class Unproven(NamedTuple):
-    """A datagram that a member made and no manifest has covered yet: it waits, and has moved nothing."""
-
-
-Content: TypeAlias = Data | Manifest | Heartbeat | Rotate | Part | Unproven
-UNPROVEN: Final = Unproven()
+_Manifest: TypeAlias = tuple[LargeManifest, bytes, bytes]
+"""What a LARGE says, its datagram, and its plaintext."""
 _PART: Final = Part()
 
 
@@ -153,7 +135,7 @@ class Opener:
         end = len(plaintext) - SIGNATURE_SIZE
         if kind not in SIGNED or end < 1 or kind not in (head, DATA):
             raise BadPacket("group-malformed")
-        if not self._verify(plaintext[end:], self._prefix + datagram[:_HEADER] + plaintext[:end]):
+        if not self._is_signed(datagram, plaintext):
             raise BadPacket("group-forged")
         if kind == DATA:
             return parse_data_untrusted(plaintext, end)
@@ -169,6 +151,10 @@ class Opener:
             return parse_heartbeat_untrusted(plaintext, end)
         assert kind == ROTATE
         return Rotate(parse_rotate_untrusted(plaintext, end))
+
+    def _is_signed(self, datagram: bytes, plaintext: bytes) -> bool:
+        end = len(plaintext) - SIGNATURE_SIZE
+        return self._verify(plaintext[end:], self._prefix + datagram[:_HEADER] + plaintext[:end])
 
     def _expect(self, first: int, large: LargeManifest) -> None:
         seqs = range(first, first + large.parts)
@@ -221,29 +207,28 @@ class Opener:
                 return []
             self._complete(packet)
             return [(packet.size, data)]
-        manifests: list[tuple[LargeManifest, bytes, int]] = []
+        manifests: list[_Manifest] = []
+        last = seq
         for train, size in trains:
-            found = self._large_untrusted(train, size, seq)
+            found = self._large_untrusted(train, size, last)
             if found is None:
                 break
             manifests.append(found)
-            seq += 1 + found[0].parts
-        proven = self._prove_untrusted(manifests, trains)
+            last += 1 + found[0].parts
+        proven = self._prove_untrusted(manifests)
         opened: list[tuple[int, Data]] = []
-        for (large, _, first), (train, size) in zip(manifests[:proven], trains, strict=False):
-            data = self._open_parts_untrusted(train, size, size, first, large.whole)
+        for (large, _, _), (train, size) in zip(manifests[:proven], trains, strict=False):
+            data = self._open_parts_untrusted(train, size, size, seq + 1, large.whole)
             if data is None:
                 break
             opened.append((1 + large.parts, data))
+            seq += 1 + large.parts
             self._named = large.following
         return opened
 
-    def _prove_untrusted(
-        self, manifests: Sequence[tuple[LargeManifest, bytes, int]], trains: Sequence[tuple[bytes, int]]
-    ) -> int:
+    def _prove_untrusted(self, manifests: Sequence[_Manifest]) -> int:
         """Return how many LARGE from the beginning are the publisher's: they name each other, both ways."""
-        datagrams = [train[:size] for (train, size), _ in zip(trains, manifests, strict=False)]
-        digests = [sha256(datagram).digest()[:DIGEST_SIZE] for datagram in datagrams]
+        digests = [sha256(datagram).digest()[:DIGEST_SIZE] for _, datagram, _ in manifests]
         named = self._named
         proven, end = 0, len(manifests)
         while proven < end:
@@ -251,10 +236,7 @@ class Opener:
             if digests[proven] != named:
                 while last + 1 < end and manifests[last + 1][0].previous == digests[last]:
                     last += 1
-                plaintext = manifests[last][1]
-                signed = len(plaintext) - SIGNATURE_SIZE
-                header = datagrams[last][:_HEADER]
-                if not self._verify(plaintext[signed:], self._prefix + header + plaintext[:signed]):
+                if not self._is_signed(*manifests[last][1:]):
                     end = last
                     continue
             named = manifests[last][0].following
@@ -275,15 +257,16 @@ class Opener:
         except BadPacket:
             return None
 
-    def _large_untrusted(self, train: bytes, size: int, seq: int) -> tuple[LargeManifest, bytes, int] | None:
+    def _large_untrusted(self, train: bytes, size: int, seq: int) -> _Manifest | None:
         """Read the LARGE that a train may begin with, which shows only that a member made it."""
         if size < GROUP_MIN_SIZE:
             return None
         kind, zero, generation, channel, found = group_fields(train)
         if (kind, zero, channel, found) != (c.TYPE_GROUP, 0, self._channel, seq):
             return None
+        datagram = train[:size]
         try:
-            plaintext = self.decrypt_untrusted(train[:size], generation, seq)
+            plaintext = self.decrypt_untrusted(datagram, generation, seq)
             end = len(plaintext) - SIGNATURE_SIZE
             if plaintext[0] != LARGE or end < 1:
                 return None
@@ -291,7 +274,7 @@ class Opener:
         except BadPacket:
             return None
         # The digest of the whole says nothing of where one part ends: their number and the first one's size do.
-        return (large, plaintext, seq + 1) if -(-len(train) // size) == 1 + large.parts else None
+        return (large, datagram, plaintext) if -(-len(train) // size) == 1 + large.parts else None
 
     def open_covered_untrusted(self, datagrams: Sequence[bytes], seq: int) -> tuple[int, list[Data]]:
         """Open datagrams that are numbered on from `seq`, for as long as a manifest that came covers each.

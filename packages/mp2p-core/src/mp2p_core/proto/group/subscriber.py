@@ -19,8 +19,7 @@ from mp2p_core.proto.group.events import Gap, GroupChosen, Joined, Left, Reached
 from mp2p_core.proto.group.feed import Entry, Feed
 from mp2p_core.proto.group.keys import ED25519_CHACHAPOLY, topic_id
 from mp2p_core.proto.group.lane import Lane
-from mp2p_core.proto.group.layout import Heartbeat, group_fields
-from mp2p_core.proto.group.opening import Rotate, Unproven
+from mp2p_core.proto.group.layout import Heartbeat, Rotate, Unproven, group_fields
 from mp2p_core.proto.group.reporting import Reporter
 
 if TYPE_CHECKING:
