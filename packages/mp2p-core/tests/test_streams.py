@@ -112,17 +112,18 @@ def test_both_directions_carry_bytes_to_their_ends() -> None:
 
 def test_what_comes_in_several_pieces_or_is_large_is_for_reading() -> None:
     a, b = _pair()
-    for data, ends_later in ((b"question", True), (bytes(c.JOIN_SIZE + 1), False)):
-        stream = a.open()
-        assert stream is not None
-        _write_all(a, stream, data)
-        if ends_later:
-            _exchange(a, b)
-        a.finish(stream)
-        _exchange(a, b, room=65_000)
-        assert b.events == [(KINDS.OPENED, stream, b"")]
-        b.events.clear()
-        assert _read_all(b, stream) == data
+    stream = a.open()
+    assert stream is not None
+    _write_all(a, stream, b"question")
+    _exchange(a, b)
+    a.finish(stream)
+    _exchange(a, b)
+    large = bytes(c.WHOLE_SIZE + 1)
+    _give(b, [_data(2, 0, large, last=True), _data(4, 0, large[1:], last=True)])
+    assert b.events == [
+        (KINDS.OPENED, stream, b""), (KINDS.OPENED, 2, b""), (KINDS.OPENED, 4, large[1:]),
+    ]  # fmt: skip
+    assert (_read_all(b, stream), _read_all(b, 2)) == (b"question", large)
 
 
 def test_all_of_a_stream_is_told_once_and_not_after_it_was_stopped() -> None:

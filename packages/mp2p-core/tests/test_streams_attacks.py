@@ -167,9 +167,9 @@ def test_F7_a_peer_that_acknowledges_no_answer_has_as_many_again_open_and_no_mor
 
 def test_F7_an_answer_to_what_nobody_has_read_makes_no_place_for_another_call() -> None:
     _, b = _pair()
-    call = memoryview(bytes(c.JOIN_SIZE + 1))
     for i in range(c.MAX_OPEN_STREAMS):
-        _give(b, [StreamData(2 * i, 0, call, last=i % 2 == 0)])
+        _give(b, [StreamData(2 * i, 0, memoryview(b"ca"), last=False)])
+        _give(b, [StreamData(2 * i, 2, memoryview(b"ll"), last=i % 2 == 0)])
         if i % 2:
             b.stop(2 * i, 0)  # the end has yet to come, and counts against the credits
         assert b.write_last(2 * i, b"answer")

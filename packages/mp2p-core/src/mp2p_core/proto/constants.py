@@ -212,6 +212,8 @@ RESET_SPAN: Final = 10.0
 MAX_PIECES: Final = 32768
 """Pieces received out of order, per connection. The largest window in datagrams of 1200 bytes, every other
 one lost, makes half of it; more is an attack (code 9)."""
+WHOLE_SIZE: Final = 64 * 1024
+"""A stream of up to so many bytes that comes in one frame is handed over at once, and counts as read."""
 JOIN_SIZE: Final = 4096
 """Neighbouring small pieces are joined up to this, so that a byte held costs no more than a few."""
 UNSENT_STREAM: Final = 1024 * 1024

@@ -110,10 +110,10 @@ class ReceiveStream:
         """Take all of a stream at once, as read, and return it: most streams are one small message each way.
 
         Returns nothing, and has done nothing, when it is not small or not the first that comes. Raises StreamError.
-        Memory: at most JOIN_SIZE for each stream that may be open, beside the window.
+        Memory: at most WHOLE_SIZE for each stream that may be open, beside the window.
         """
         size = len(data)
-        if not 0 < size <= c.JOIN_SIZE or self.touched:
+        if not 0 < size <= c.WHOLE_SIZE or self.touched:
             return b""
         shared = self._shared
         shared.credit.take_untrusted(size, shared.now)

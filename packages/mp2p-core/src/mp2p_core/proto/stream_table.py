@@ -45,7 +45,7 @@ class StreamEvent(NamedTuple):
     kind: StreamEventKind
     stream: int
     whole: bytes = b""
-    """With OPENED or READABLE: all of a stream that came in one small piece, its end included. It counts as read."""
+    """With OPENED or READABLE: all of a stream that came in one frame, its end included. It counts as read."""
 
 
 _OPENED: Final = StreamEventKind.OPENED
