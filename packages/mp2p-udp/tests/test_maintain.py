@@ -38,6 +38,10 @@ class FakeWatch(InterfaceWatch):
         self._sock = None
         FakeWatch.happened = anyio.Event()
 
+    @property
+    def tells(self) -> bool:
+        return True
+
     async def wait(self) -> None:
         await FakeWatch.happened.wait()
         FakeWatch.happened = anyio.Event()
