@@ -68,9 +68,9 @@ def run(place: Place) -> Table:
         ],
         [
             f"medians of {_ROUNDS} rounds of {_CALLS} calls, the kinds taking turns; MB and GB are powers of ten",
-            "loop: what the client's core made of a plain loop just before and after a round, iterations/us; a "
-            "virtual core that shares its silicon with others' work falls to two thirds for seconds, and all else "
-            "with it",
+            "loop: what the slowest core made of a plain loop just before or after a round, iterations/us; a virtual "
+            "core that shares its silicon with others' work falls to half for milliseconds to seconds, and all else "
+            "with it: the CPU time of an end is that of the core which it had",
             f"segmentation offload of the interfaces: {offload}",
             "no trains: UDP_SEGMENT and UDP_GRO not used, so one system call for each datagram, as where the "
             "system has neither",
@@ -185,12 +185,12 @@ async def _rounds(call: Callable[[bytes], Awaitable[None]], server: int) -> None
     # Blocks the loop between rounds: some seconds at most, so that no session falls idle.
     while sys.stdin.readline():
         speed = Speed()
-        speed.look()
+        speed.look_everywhere()
         began, own, its = time.perf_counter(), cpu_time(), cpu_time(server)
         for _ in range(_CALLS):
             await call(data)
         wall, own, its = time.perf_counter() - began, cpu_time() - own, cpu_time(server) - its
-        speed.look()
+        speed.look_everywhere()
         sent = _CALLS * _SIZE
         say(
             {

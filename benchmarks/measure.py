@@ -59,6 +59,14 @@ class Speed:
             pass
         self.seen.append(_ITERATIONS / (time.perf_counter() - began) / 1e6)
 
+    def look_everywhere(self) -> None:
+        """Time the loop on each core that this thread may use."""
+        cores = os.sched_getaffinity(0)
+        for core in cores:
+            os.sched_setaffinity(0, {core})
+            self.look()
+        os.sched_setaffinity(0, cores)
+
     def __str__(self) -> str:
         return f"{median(self.seen):.0f} (slowest {min(self.seen):.0f}) iterations/us"
 
