@@ -94,11 +94,10 @@ class Batches:
         self._due = math.inf
         seq = sealer.next_seq
         outgoing = self._outgoing
-        large = self._take_large(limit) if now >= self._large_from else []
+        plains, done = self._take_large(limit) if now >= self._large_from else ([], [])
+        large = len(plains)
         if large:
-            plains = [large_plain(number, messages) for number, messages in large]
             datagrams = sealer.large(plains, self._datagram)
-            done = [each for _, messages in large for each in messages]
         else:
             plains, done, signed = outgoing.batch(min(limit, c.MAX_MANIFEST), boundary=boundary)
             datagrams = [sealer.data(plains[0])] if signed else sealer.covered(plains)
@@ -106,21 +105,23 @@ class Batches:
         if self._much and sealer.keys.channel != self._channel:
             self._channel, self._first = sealer.keys.channel, seq
         self._size += len(datagrams) * self._datagram
-        self.sealed += len(datagrams) - (len(large) or self._much)
+        self.sealed += len(datagrams) - (large or self._much)
         return datagrams, done
 
-    def _take_large(self, limit: int) -> list[tuple[int, list[bytes]]]:
-        """Take the messages of large packets that leave together, each with the first one's number.
+    def _take_large(self, limit: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the plaintexts of large packets that leave together, and the messages in them.
 
         After the first packet only full ones: what is less waits for more.
         """
         outgoing = self._outgoing
-        packets: list[tuple[int, list[bytes]]] = []
-        while not packets or (limit >= c.MAX_PARTS and self.more):
+        plains: list[bytes] = []
+        done: list[bytes] = []
+        while not plains or (limit >= c.MAX_PARTS and self.more):
             number = outgoing.next_number
             messages = outgoing.large(min(limit, c.MAX_PARTS))
             if not messages:
                 break
-            packets.append((number, messages))
+            plains.append(large_plain(number, messages))
+            done += messages
             limit -= 1 + c.MAX_PARTS
-        return packets
+        return plains, done
