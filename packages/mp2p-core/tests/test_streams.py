@@ -129,19 +129,22 @@ def test_what_comes_in_several_pieces_or_is_large_is_for_reading() -> None:
 def test_all_of_a_stream_is_told_once_and_not_after_it_was_stopped() -> None:
     _, b = _pair()
     whole = _data(2, 0, b"all of it", last=True)
-    _give(b, [_data(4, 0, b"x"), whole, whole])
-    assert b.events == [
-        (KINDS.OPENED, 0, b""), (KINDS.OPENED, 2, b""), (KINDS.OPENED, 4, b""), (KINDS.READABLE, 2, b"all of it"),
-    ]  # fmt: skip
+    _give(b, [_data(6, 0, b"x"), whole, whole])
+    assert b.events == [(KINDS.OPENED, number, b"") for number in (0, 2, 4, 6)]
+    assert _read_all(b, 2) == b"all of it", "whoever was told of a stream may read before the next word"
     b.events.clear()
-    b.stop(0, 1)
-    _give(b, [whole._replace(stream=0), whole._replace(stream=4, data=memoryview(b"xyz"))])
+    assert b.read(0, 9) is None
+    _give(b, [whole._replace(stream=0)] * 2)
+    assert b.events == [(KINDS.READABLE, 0, b"all of it")]
+    b.events.clear()
+    b.stop(4, 1)
+    _give(b, [whole._replace(stream=4), whole._replace(stream=6, data=memoryview(b"xyz"))])
     assert _events(b) == []
-    assert _read_all(b, 4) == b"xyz"
-    assert b.table.receiving.credit.read == b.table.receiving.credit.received == 9 + 9 + 3
-    _give(b, [_data(6, 2, b"d", last=True), _data(6, 0, b"en")])
-    assert b.events == [(KINDS.OPENED, 6, b"")]
-    assert _read_all(b, 6) == b"end"
+    assert _read_all(b, 6) == b"xyz"
+    assert b.table.receiving.credit.read == b.table.receiving.credit.received == 3 * 9 + 3
+    _give(b, [_data(8, 2, b"d", last=True), _data(8, 0, b"en")])
+    assert b.events == [(KINDS.OPENED, 8, b"")]
+    assert _read_all(b, 8) == b"end"
 
 
 def test_a_frame_opens_all_lower_streams_of_its_side() -> None:

@@ -119,6 +119,8 @@ class ReceiveStream:
         shared.credit.take_untrusted(size, shared.now)
         shared.consume(size)
         self.final = self._next = size
+        # What a reader has made before does not know of this: what comes again would count again.
+        vars(self).pop("credit", None)
         self.told = True
         return bytes(data)
 

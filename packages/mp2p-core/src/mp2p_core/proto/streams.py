@@ -253,7 +253,9 @@ class Streams:
             self.table.late_untrusted(number, offset + len(data), last=last)
             return
         receive = live.receive
-        if last and not offset and (whole := receive.take_whole_untrusted(data)):
+        # Whoever was told already may read before the next word, and must find it here.
+        told = known and receive.readable_told
+        if last and not offset and not told and (whole := receive.take_whole_untrusted(data)):
             if known:
                 self.events.append(StreamEvent(_READABLE, number, whole))
             else:
