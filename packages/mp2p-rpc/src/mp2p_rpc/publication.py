@@ -155,7 +155,11 @@ class Publication(Generic[T]):
         return not scope.cancelled_caught
 
     async def ready(self, count: int = 1) -> None:
-        """Wait until there are so many subscribers. Raises `Closed`."""
+        """Wait until so many subscribers have been granted the keys. Raises `Closed`.
+
+        They listen on the group some milliseconds later: what is sent at once reaches them by repair, some 70 ms late,
+        and of a best-effort topic it becomes a gap.
+        """
         while len(self.publisher.members) < count:
             self._check_open()
             await self._change()
