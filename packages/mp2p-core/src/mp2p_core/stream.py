@@ -154,8 +154,7 @@ class Stream(ByteStream):
             raise anyio.ClosedResourceError
         if self._stopped is not None:
             raise StreamClosed(self.number, self._stopped)
-        if not self._session.live:
-            self._check_open()
+        self._check_open()
 
     def _until_writable(self) -> Awaitable[None]:
         self._writable = self._make_signal()  # left behind afterwards: to set it once more does nothing
