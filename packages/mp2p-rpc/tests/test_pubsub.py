@@ -15,7 +15,7 @@ import mp2p_rpc
 from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_rpc import Gap, Message, Node, Topic
-from mp2p_rpc.topic import matches
+from mp2p_rpc.topic import Reliability, matches
 
 pytestmark = pytest.mark.anyio
 
@@ -130,6 +130,53 @@ async def test_one_datagram_serves_every_subscriber() -> None:
                 (message,) = await take(feed, 1)
                 assert message.value == Reading("roof", 21.0)
             assert pub.counters["data"] == before + 1
+
+
+@pytest.mark.parametrize("reliability", ["repaired", "ordered", "best-effort"])
+async def test_ready_waits_until_what_is_sent_is_heard(reliability: Reliability) -> None:
+    topic = Topic("numbers", int, reliability=reliability)
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        dropped: list[bytes] = []
+
+        def drop(datagram: bytes) -> bool:
+            """Lose the first two heartbeats, as to one whose network has not taken it into the group yet."""
+            lost = datagram[0] == 0x15 and len(dropped) < 2
+            if lost:
+                dropped.append(datagram)
+            return lost
+
+        net.hub.drop = drop
+        async with publisher.publish(topic, allow="any") as pub, AsyncExitStack() as stack:
+            # Two of one process share a channel, and each has to hear.
+            feeds = [
+                await stack.enter_async_context(subscriber.subscribe(publisher.contact, topic, history=0))
+                for _ in range(2)
+            ]
+            with anyio.fail_after(10):
+                await pub.ready(2)
+            assert len(dropped) == 2
+            for number in range(3):
+                await pub.send(number)
+            for feed in feeds:
+                assert [each.value for each in await take(feed, 3)] == [0, 1, 2]
+
+
+async def test_a_subscriber_has_joined_when_it_can_read_whether_it_hears_or_not() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        net.hub.drop = lambda datagram: datagram[0] == 0x15
+        async with publisher.publish(READINGS, allow="any") as pub:
+            presence = pub.presence()
+            async with subscriber.subscribe(publisher.contact, READINGS):
+                with anyio.fail_after(10):
+                    assert (await anext(presence)).joined
+                    assert pub.subscribers() == (subscriber.key,)
+                    with anyio.move_on_after(0.1) as scope:
+                        await pub.ready(1)
+                    assert scope.cancelled_caught
+                    await pub.ready(1)
+                    assert not subscriber.topics()[0].multicast
 
 
 async def test_who_comes_late_gets_the_retained_message_or_the_last_ones() -> None:

@@ -155,12 +155,12 @@ class Publication(Generic[T]):
         return not scope.cancelled_caught
 
     async def ready(self, count: int = 1) -> None:
-        """Wait until so many subscribers have been granted the keys. Raises `Closed`.
+        """Wait until so many subscribers hear: each has said that multicast arrives. Raises `Closed`.
 
-        They listen on the group some milliseconds later: what is sent at once reaches them by repair, some 70 ms late,
-        and of a best-effort topic it becomes a gap.
+        That takes some 20 ms after one has come, and a second where multicast does not arrive, and messages go over
+        the session. `subscribers` and `presence` name whoever can read, from the moment it has the keys.
         """
-        while len(self.publisher.members) < count:
+        while self.publisher.hearing < count:
             self._check_open()
             await self._change()
 

@@ -276,7 +276,7 @@ ROTATE_SCHEDULE: Final = (0.0, 0.05, 0.2)
 LEAVE_SPACING: Final = 1.0
 """Age of an epoch before somebody's leaving ends it; a revocation does so at once."""
 JOIN_SPACING: Final = 0.02
-"""Between two generations: those who come within it share one."""
+"""Between two generations: those who come within it share one. And from then to a heartbeat, which they hear."""
 SETTLE_MIN: Final = 0.005
 SETTLE_MAX: Final = 0.1
 """A new epoch's first datagram waits two round trips for the keys to arrive, within these bounds."""
@@ -372,7 +372,7 @@ ASK_BURST: Final = 5.0
 BACKLOG_PATIENCE: Final = 10.0
 """How long live messages wait for the older ones that were promised."""
 DEAF_AT_FIRST: Final = 1.0
-"""Nothing by multicast for this long after the first GRANT: the publisher is asked to use the session."""
+"""Nothing by multicast for this long after a session's first GRANT: the publisher is asked to use the session."""
 DEAF_HEARTBEATS: Final = 4
 """The same once something has come. After a heartbeat more without anything on any way, the publisher is asked
 for the keys again."""

@@ -32,8 +32,8 @@ class Member:
 
     __slots__ = (
         "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_moved_at", "_repaired", "_tellers", "_traffic",
-        "asks", "behind", "deaf", "grant", "greedy", "group", "id", "key", "loss", "lossy_since", "next_seq", "outbox",
-        "outbox_size", "rtt", "slow",
+        "asks", "behind", "deaf", "grant", "greedy", "group", "hears", "id", "key", "loss", "lossy_since", "next_seq",
+        "outbox", "outbox_size", "rtt", "slow",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Member:
         self.loss = 0.0
         """Share of datagrams that do not come by themselves."""
         self.lossy_since = math.inf
+        self.hears = False
+        """Whether it has said that anything arrives, or is to come over its session."""
         self.deaf = False
         """Whether multicast does not reach it, so that all goes over its session."""
         self.behind = False
@@ -112,6 +114,8 @@ class Member:
         """Take a report."""
         self.rtt = min(report.rtt, c.GROUP_RTT_MAX)
         self.deaf = report.deaf
+        if report.deaf or (self.grant is not None and report.next_seq > self.grant.next_seq):
+            self.hears = True
         if report.next_seq > self.next_seq or not (self.slow and report.slow):
             self._moved_at = now
         self.next_seq, self.slow = report.next_seq, report.slow

@@ -103,6 +103,11 @@ class Publisher:
         return self._roster.members
 
     @property
+    def hearing(self) -> int:
+        """How many subscribers have said that what is sent now reaches them, by multicast or over their sessions."""
+        return sum(member.hears for member in self.members.values())
+
+    @property
     def destinations(self) -> list[Address]:
         """The groups that somebody listens on: what `transmits` returns goes to each of them."""
         return [group for group in self.groups if self._roster.groups[group]]

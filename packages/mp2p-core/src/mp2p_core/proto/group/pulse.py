@@ -26,8 +26,8 @@ class Pulse:
         self.due = min(now + self._wait, self._latest)
 
     def joined(self, now: float) -> None:
-        """Learn that somebody has joined, and wants to hear soon, also while data flows: how many members there are."""
-        self._wait = c.HEARTBEAT_FIRST
+        """Learn that somebody has joined, and is to say soon that it hears, and to learn how many members there are."""
+        self._wait = c.JOIN_SPACING
         self._latest = min(self._latest, now + self._wait)
         self.due = min(self.due, now + self._wait)
 

@@ -10,6 +10,7 @@ from mp2p_core.proto.group.control import Report
 from mp2p_core.proto.group.rate import report_interval
 
 if TYPE_CHECKING:
+    from mp2p_core.proto.group.control import Grant
     from mp2p_core.proto.group.lane import Lane
     from mp2p_core.transport import RandomBytes
 
@@ -22,7 +23,7 @@ class Reporter:
     Those who can follow say nothing of it, or a thousand of them would say it all the time.
     """
 
-    __slots__ = ("_at", "_next_seq", "_random", "_slow", "_topic", "confirm_to", "due", "held")
+    __slots__ = ("_at", "_next_seq", "_random", "_slow", "_topic", "_waited_for", "due", "held")
 
     def __init__(self, topic: bytes, random: RandomBytes) -> None:
         self._topic = topic
@@ -30,11 +31,23 @@ class Reporter:
         self._at = -math.inf
         self._slow = False  # whether the publisher has been asked to wait
         self._next_seq = 0  # below which everything had been passed on when it was told last
-        self.confirm_to: int | None = None
-        """The publisher waits for a report that everything up to this seq has been passed on."""
+        # The publisher waits for a report that everything up to this seq has been passed on.
+        self._waited_for: int | None = None
         self.held = 0
         """Datagrams that wait with the caller."""
         self.due = math.inf
+
+    def granted(self, grant: Grant, members: int, now: float, *, deaf: bool) -> None:
+        """Learn of an epoch. A publisher that has let this subscriber in waits to be told that it hears."""
+        self.within(members, now)
+        if grant.backlog or self._waited_for is not None:
+            self._waited_for = grant.next_seq
+        if grant.backlog and deaf:
+            self.due = now
+
+    def confirm(self, last: int) -> None:
+        """Report as soon as everything up to this seq has been passed on."""
+        self._waited_for = max(self._waited_for or 0, last)
 
     def within(self, members: int, now: float) -> None:
         """Report after the interval for so many members, if not before."""
@@ -48,8 +61,8 @@ class Reporter:
 
         And at once what it has asked for.
         """
-        if self.confirm_to is not None and lane.begun and lane.window.base > self.confirm_to:
-            self.confirm_to = None
+        if self._waited_for is not None and lane.begun and lane.window.base > self._waited_for:
+            self._waited_for = None
             self.due = now
             return
         behind = self._behind(lane)

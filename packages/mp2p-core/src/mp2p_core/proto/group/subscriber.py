@@ -156,13 +156,13 @@ class Subscriber:
         elif isinstance(control, g.Grant):
             self._granted(control, now)
         elif isinstance(control, g.Backlog):
-            self._backlog(control)
+            self._backlog(control, now)
         elif isinstance(control, g.Relay):
             self._take(control.datagram, now, relayed=True)
         elif isinstance(control, g.Confirm):
             if self._lanes and self._lanes[-1].channel == control.channel:
                 self._lanes[-1].known(control.last, now)
-                self._reporter.confirm_to = control.last
+                self._reporter.confirm(control.last)
                 self._reporter.look(self._lanes[-1], now)
         elif isinstance(control, g.Refuse):
             self._feed.events.append(Refused(control.code, control.text))
@@ -209,9 +209,9 @@ class Subscriber:
         self._feed.events.append(GroupChosen(grant.group))
         self._fresh = False
         self._ask_at = math.inf
-        self._deaf_at = now + (c.DEAF_AT_FIRST if last is None else self._patience)
+        self._deaf_at = now + (c.DEAF_AT_FIRST if grant.backlog else self._patience)
         self._silent_at = now + 1.25 * self._patience
-        self._reporter.within(lane.wanted.members, now)
+        self._reporter.granted(grant, lane.wanted.members, now, deaf=self._deaf)
         self._settle()
 
     def _abandon(self, grant: Grant, *, restarted: bool) -> None:
@@ -225,7 +225,7 @@ class Subscriber:
         if not grant.backlog and self._feed.next_number is None:
             self._feed.begin(grant.number)
 
-    def _backlog(self, backlog: Backlog) -> None:
+    def _backlog(self, backlog: Backlog, now: float) -> None:
         if self._backlog_until == math.inf or backlog.run != self._run:
             self.counters["backlog-unexpected"] += 1
             return
@@ -235,6 +235,7 @@ class Subscriber:
         if backlog.last:
             self._backlog_until = math.inf
             self._settle()
+            self._reporter.look(self._lanes[-1], now)
 
     def _settle(self) -> None:
         """Give the feed to the first lane that is not complete, once the backlog is in."""
