@@ -152,6 +152,7 @@ def test_L1_key_material_given_as_an_option_is_taken_for_a_file_name(
         (["send", f"mp2p:{KEY}?to=v4:1", "x"], "at="),
         (["listen", "--allow", "everyone"], "mp2p:<key>"),
         (["id", "--transport", "pigeon"], "pigeon"),
+        (["serve", ".here:Thermostat"], "MODULE:NAME"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -177,6 +178,7 @@ def test_usage_errors(runner: CliRunner, arguments: list[str], word: str) -> Non
         (["send-file", KEY, "."], "it is a folder"),
         (["receive-file", "--output", "gone"], "make it first"),
         (["receive-file", "--output", "there"], "is not a folder"),
+        (["receive-file", "--output", 300 * "x"], "is not a folder"),
     ],
 )
 def test_L6_files_are_looked_at_before_anything_else(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner, Result
@@ -79,6 +81,7 @@ def test_it_decides_about_methods(path: Path) -> None:
         (b"contacts = 3", "names nobody"),
         (b"[contacts]", "names nobody"),
         (b"[contacts", "is not TOML"),
+        (b"a = " + 5000 * b"[", "is not TOML"),
         (b"\xff", "is not TOML"),
         (b"[contacts]\ngarage = 3", "garage"),
         (b'[contacts]\ngarage = "mp2p:short"', "garage"),
@@ -101,6 +104,20 @@ def test_what_is_wrong_is_named_with_the_file(path: Path, text: bytes | None, wo
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(mp2p.UsageError, match="cannot be read"):
         read_contacts(tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_missing_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", refuse)
+        patched.setattr(Path, "read_text", lambda file, **_: refuse(file))
+        for use in (lambda: mp2p.contacts(path), lambda: find_contact("garage")):
+            with pytest.raises(mp2p.UsageError, match="cannot be read: Permission denied"):
+                use()
 
 
 def test_changes_count_while_it_is_in_use(path: Path) -> None:
@@ -177,6 +194,7 @@ def test_add_makes_the_file(path: Path) -> None:
         (("add", "garage", str(OTHER)), "--replace"),
         (("add", "new", "nonsense"), "expected"),
         (("remove", "nobody"), "no contact 'nobody'"),
+        (("add", "\udcff", str(OTHER)), "not valid UTF-8"),
     ],
 )
 def test_refusals_leave_the_file_alone(path: Path, words: tuple[str, ...], message: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -113,3 +115,27 @@ def test_results_are_not_wrapped_on_a_narrow_terminal(monkeypatch: pytest.Monkey
     contact = "mp2p:" + "a" * 52
     printer(as_json=False).emit({}, ["contact  ", (contact, "cyan")])
     assert contact in terminal.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_L6_results_that_cannot_be_written_are_an_error_and_the_end_of_warnings_is_not(
+    tmp_path: Path,
+) -> None:
+    program = "import sys; from mp2p.cli import main; sys.argv[1:] = {}; main()"
+    for words, redirections, code, said in (
+        (
+            ["id", "--key", "k"],
+            ">/dev/full",
+            7,
+            "error: cannot write to standard output: No space left on device\n",
+        ),
+        (["id", "--key", "k", "--json"], ">&-", 0, ""),
+        (["id", "--key", "k"], "<&- >&- 2>&-", 0, ""),
+        (["id", "--transport", "pigeon"], ">&- 2>/dev/full", 2, ""),
+        (["id", "--transport", "pigeon"], "2>&-", 2, ""),
+    ):
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", program.format(words)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (ended.returncode, ended.stderr) == (code, said), (words, redirections)

@@ -68,7 +68,7 @@ class Contacts(Mapping[str, KnownContact]):
         self._seen: object = None
         self._look_every = look_every
         self._look_at = 0.0
-        if self.path.exists():
+        if _is_there(self.path):
             self.reload()
         else:
             _log.warning(
@@ -147,6 +147,17 @@ def contacts(path: str | os.PathLike[str] | None = None) -> Contacts:
     return Contacts(path)
 
 
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file, also one that may not be looked at: reading it says why."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read_contacts(path: Path) -> dict[str, KnownContact]:
     """Read the contacts by name. Raises `UsageError` naming the file and what to change in it."""
     try:
@@ -158,7 +169,7 @@ def read_contacts(path: Path) -> dict[str, KnownContact]:
         ) from error
     except OSError as error:
         raise UsageError(f"the contacts file {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the contacts file {path} is not TOML: {error}") from error
     entries = table.get("contacts")
     if not isinstance(entries, dict) or not entries:
@@ -218,7 +229,7 @@ def find_contact(text: str) -> Contact:
         return Contact.parse(text)
     except (ContactError, BadKey):
         path = default_contacts_path()
-        if text.startswith("mp2p:") or not path.exists():
+        if text.startswith("mp2p:") or not _is_there(path):
             raise
         entry = read_contacts(path).get(text)
         if entry is None:

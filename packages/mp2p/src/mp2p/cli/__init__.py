@@ -12,6 +12,8 @@ contacts, errors, lines, output           files, exit codes, standard input, pri
 from __future__ import annotations
 
 import gc
+import os
+import sys
 from typing import NoReturn
 
 __all__ = ["main"]
@@ -21,6 +23,9 @@ def main() -> NoReturn:
     """Run the command line and exit; the entry point of the installed script."""
     # What is loaded stays. Looking for garbage in it took a twentieth of a call's time; `supervise` goes on with that.
     gc.disable()
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this, as some services and `>&-` do
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - kept open
     # Imported here because the demo's processes import this package too, and need no commands.
     from mp2p.cli.commands import cli  # noqa: PLC0415
 

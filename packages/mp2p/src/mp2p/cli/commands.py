@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -105,13 +104,12 @@ class _Explained(AbstractContextManager["_Explained"]):
             return
         # Only now, because `mp2p --version` needs none of what errors can come from.
         from mp2p.cli.errors import EXPLAINABLE, explain, reader_gone  # noqa: PLC0415
-        from mp2p.cli.output import printer  # noqa: PLC0415
+        from mp2p.cli.output import discard, printer  # noqa: PLC0415
 
         if not isinstance(error, EXPLAINABLE):
             return
         if reader_gone(error):
-            # As in `mp2p listen | head -1`. The interpreter flushes once more at exit: into nothing.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard(sys.stdout)  # as in `mp2p listen | head -1`
             sys.exit(ExitCode.FAULT)
         if failure := explain(error):
             printer(as_json="--json" in self._words).fail(failure)

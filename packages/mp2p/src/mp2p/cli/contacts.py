@@ -131,5 +131,7 @@ def _open(path: Path) -> tuple[tomlkit.TOMLDocument, tomlkit.items.Table]:
 def _save(path: Path, document: tomlkit.TOMLDocument) -> None:
     try:
         write_private_file(path, tomlkit.dumps(document).encode(), overwrite=True)
+    except UnicodeEncodeError as error:  # the bytes of another encoding, on the command line
+        raise mp2p.UsageError("a name, group or method is not valid UTF-8: write it in that") from error
     except mp2p.KeyFileError as error:
         raise mp2p.UsageError(f"the contacts file {path} cannot be written: {error}") from error

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypeAlias
 
 if TYPE_CHECKING:
     from mp2p.cli.errors import Failure
 
-__all__ = ["JsonPrinter", "Line", "Printer", "TerminalPrinter", "dump", "printer", "visible"]
+__all__ = ["JsonPrinter", "Line", "Printer", "TerminalPrinter", "discard", "dump", "printer", "visible"]
 
 Line: TypeAlias = Sequence[str | tuple[str, str]]
 """A line for people: pieces of text, or pairs of text and rich style."""
@@ -135,9 +137,34 @@ class _Warnings(logging.Handler):
         self._printer.warn(record.getMessage())
 
 
+def discard(stream: TextIO) -> None:
+    """Have what is written to a stream go nowhere: the interpreter flushes once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    """Bear with a standard error that takes nothing: the exit code says it, too. Results must not be lost in silence.
+
+    Raises `FileError`, and `BrokenPipeError` when nobody reads results any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if stream is sys.stdout and isinstance(error, BrokenPipeError):
+            raise
+        discard(stream)
+        if stream is sys.stdout:
+            # Imported here because results can be written nearly always, and some commands need nothing of it.
+            from mp2p.transfer.errors import FileError, Reason  # noqa: PLC0415
+
+            raise FileError.from_os("cannot write to standard output", error, Reason.CANNOT_WRITE) from error
+
+
 def _write(stream: TextIO, line: str) -> None:
-    stream.write(line + "\n")
-    stream.flush()
+    with _writing(stream):
+        stream.write(line + "\n")
+        stream.flush()
 
 
 def _write_line(stream: TextIO, line: Line, *, wrap: bool = True) -> None:
@@ -152,5 +179,6 @@ def _write_line(stream: TextIO, line: Line, *, wrap: bool = True) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
-    console.print(Text.assemble(*pieces), soft_wrap=not wrap)
-    stream.flush()
+    with _writing(stream):
+        console.print(Text.assemble(*pieces), soft_wrap=not wrap)
+        stream.flush()

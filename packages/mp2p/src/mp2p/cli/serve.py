@@ -47,7 +47,7 @@ async def _serve(options: NodeOptions, services: list[object], allow: Allow, wor
 def load(target: str) -> object:
     """Import MODULE:NAME and return what is to be served. Raises `UsageError`, saying what is not there."""
     module_name, colon, name = target.partition(":")
-    if not (colon and module_name and name):
+    if not (colon and module_name and name) or module_name.startswith("."):
         raise mp2p.UsageError(
             f"{target!r} names nothing to serve: write MODULE:NAME, such as thermostat:Thermostat"
         )
