@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import mp2p
 import mp2p.sync
+from mp2p_core.lifetime import NodeOptions
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="multicast over lo needs no set-up on Linux only"
@@ -171,3 +173,39 @@ def test_several_threads_may_call_at_once(scene: Scene) -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(results) == [2 * number for number in range(8)]
+
+
+def test_what_is_left_of_a_closed_node_says_so(backend: str) -> None:
+    options: NodeOptions = {"transports": ["v4"], "reach": "host"}
+    with (
+        mp2p.sync.open_node(mp2p.Identity.generate(), backend=backend, **options) as server,
+        mp2p.sync.open_node(mp2p.Identity.generate(), backend=backend, **options) as client,
+        server.serving(Thermostat(), allow=[client.key]),
+        client.connect(server.contact) as peer,
+    ):
+        thermostat = peer.client(Thermostat)
+        results = thermostat.forever()
+        assert next(results) == 1
+    results.close()
+    for use in (
+        lambda: thermostat.set_target(20.0),
+        lambda: peer.send(b"late"),
+        lambda: client.connect(server.contact).__enter__(),
+        server.accept,
+    ):
+        with pytest.raises(mp2p.Closed, match="closed"):
+            use()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_told_to_open_its_own(scene: Scene) -> None:
+    peer, _ = scene
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            peer.ping()
+        except mp2p.UsageError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -9,13 +9,15 @@
             print(reading)
 
 Everything here blocks the calling thread, and Ctrl-C cancels what it waits for. Errors are those of the async
-names; a `timeout` in seconds ends in `TimeoutError`. Safe to use from several threads.
+names; a `timeout` in seconds ends in `TimeoutError`. Safe to use from several threads, but not in a forked process,
+which has nothing of the event loop.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, cast
 
@@ -37,7 +39,21 @@ class _Runner:
     """Runs coroutines in the thread of the event loop, and waits for them here."""
 
     def __init__(self, portal: BlockingPortal) -> None:
-        self.portal = portal
+        self._portal = portal
+        self._process = os.getpid()
+        self.ended = False
+        """Whether the block of `open_node` has been left."""
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """The way into the event loop. Raises `Closed`, or `UsageError` in a forked process, which has none."""
+        if self.ended:
+            raise mp2p.Closed(0, "this node is closed")
+        if os.getpid() != self._process:
+            raise mp2p.UsageError(
+                "this node belongs to the process that opened it: open another one in this process"
+            )
+        return self._portal
 
     def run(self, make: Callable[[], Awaitable[T]], timeout: float | None = None) -> T:
         """Wait for what `make` makes; whatever interrupts that, such as Ctrl-C, cancels it."""
@@ -66,7 +82,8 @@ class _Runner:
             while (item := self.run(following, timeout)) is not _END:
                 yield cast("T", item)
         finally:
-            self.run(close)
+            with suppress(mp2p.Closed):  # given up with its node
+                self.run(close)
 
     async def feed(self, items: Iterable[T]) -> AsyncIterator[T]:
         """Take items from an iterable that may block, each in a worker thread."""
@@ -290,5 +307,9 @@ def open_node(key: Any = None, *, backend: str = "asyncio", **options: Unpack[No
     """Open a node for the block, and a thread with an event loop for it. Arguments and errors: `mp2p.open_node`."""
     with start_blocking_portal(backend) as portal:
         opening = mp2p.open_node(key, **cast("Any", options))
-        with portal.wrap_async_context_manager(opening) as node:
-            yield Node(_Runner(portal), node)
+        runner = _Runner(portal)
+        try:
+            with portal.wrap_async_context_manager(opening) as node:
+                yield Node(runner, node)
+        finally:
+            runner.ended = True
