@@ -1,4 +1,4 @@
-"""Messages of 1 MiB, one at a time, each answered by two bytes, beside pyzmq CURVE."""
+"""Messages of 1 MiB, one at a time, each answered by two bytes, beside pyzmq CURVE and a floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from benchmarks import curve
+from benchmarks import bare, curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place, as_between_machines
 
@@ -21,6 +21,7 @@ _SIZE: Final = 1 << 20
 _ANSWER: Final = b"ok"
 _SINGLY: Final = "mp2p, uvloop, no trains"
 _PEER: Final = "pyzmq CURVE"
+_FLOOR: Final = "floor, uvloop"
 
 
 def run(place: Place) -> Table:
@@ -39,6 +40,8 @@ def run(place: Place) -> Table:
             )
         server = start("bulk:zmq_server", place.server, host=place.server.host)
         clients[_PEER] = start("bulk:zmq_client", place.client, **server.hear(), server=server.pid)
+        server = start("bulk:floor_server", place.server, host=place.server.host)
+        clients[_FLOOR] = start("bulk:floor_client", place.client, **server.hear(), server=server.pid)
         for client in clients.values():
             client.hear()
         for _ in range(_ROUNDS):
@@ -72,6 +75,7 @@ def run(place: Place) -> Table:
             "core that shares its silicon with others' work falls to half for milliseconds to seconds, and all else "
             "with it: the CPU time of an end is that of the core which it had",
             f"segmentation offload of the interfaces: {offload}",
+            "floor: packets of 64 KB, sealed, over a plain UDP socket, and nothing else that a protocol needs",
             "no trains: UDP_SEGMENT and UDP_GRO not used, so one system call for each datagram, as where the "
             "system has neither",
         ],
@@ -175,6 +179,29 @@ async def _zmq_client(address: str, key: str, server: int) -> None:
         assert await dealer.recv() == _ANSWER
 
     await _rounds(call, server)
+
+
+async def _ok(_: bytes) -> bytes:
+    return _ANSWER
+
+
+def floor_server(host: str) -> None:
+    """Answer every message of one client."""
+    run_on("uvloop", bare.serve, host, _ok, _SIZE)
+
+
+def floor_client(host: str, port: int, server: int) -> None:
+    """Run a round for each line on standard input."""
+    run_on("uvloop", _floor_client, host, port, server)
+
+
+async def _floor_client(host: str, port: int, server: int) -> None:
+    async with bare.connected(host, port, _SIZE) as exchange:
+
+        async def call(data: bytes) -> None:
+            assert await exchange(data) == _ANSWER
+
+        await _rounds(call, server)
 
 
 async def _rounds(call: Callable[[bytes], Awaitable[None]], server: int) -> None:

@@ -1,4 +1,4 @@
-"""Typed calls of 64 bytes: one after another and 64 in flight, and the first from nothing, beside pyzmq CURVE."""
+"""Typed calls of 64 bytes, one by one and 64 in flight, and the first from nothing, beside pyzmq CURVE and a floor."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
-from benchmarks import curve
+from benchmarks import bare, curve
 from benchmarks.measure import LOOPS, Aim, Speed, Table, children, cpu_time, median, run_on, say
 from benchmarks.network import Place
 
@@ -19,6 +20,7 @@ _AT_ONCE: Final = 64
 _FIRST: Final = 15
 """Times that everything is set up anew."""
 _PEER: Final = "pyzmq CURVE"
+_FLOOR: Final = "floor, uvloop"
 
 Call = Callable[[bytes], Awaitable[bytes]]
 
@@ -38,6 +40,8 @@ def run(place: Place) -> Table:
             )  # fmt: skip
         server = start("rpc:zmq_server", place.server, host=place.server.host)
         clients[_PEER] = start("rpc:zmq_client", place.client, **server.hear(), server=server.pid)
+        server = start("rpc:floor_server", place.server, host=place.server.host)
+        clients[_FLOOR] = start("rpc:floor_client", place.client, **server.hear(), server=server.pid)
         for client in clients.values():
             client.hear()
         for what, rounds in (("first", _FIRST), ("one", _ROUNDS), ("many", _ROUNDS)):
@@ -59,7 +63,7 @@ def run(place: Place) -> Table:
             name, each["one"]["rate"], max(one["rate"] for one in found[name]["one"]),
             each["one"]["client"] + each["one"]["server"], each["many"]["rate"],
             max(one["rate"] for one in found[name]["many"]), each["many"]["client"] + each["many"]["server"],
-            each["many"]["client"], each["many"]["server"], each["first"]["wall"] * 1e3,
+            each["many"]["client"], each["many"]["server"], "" if name == _FLOOR else each["first"]["wall"] * 1e3,
         ]
         for name, each in at.items()
     ]  # fmt: skip
@@ -80,6 +84,7 @@ def run(place: Place) -> Table:
             "mp2p: a method with one argument of bytes; argument and result are validated at both ends",
             "first: open a node, draw its key, connect by the server's contact, call; pyzmq: context, key, socket",
             "pyzmq: asyncio on uvloop, DEALER to ROUTER over TCP, bytes as they are",
+            "floor: typed calls in sealed datagrams over a plain UDP socket, and nothing else that a protocol needs",
         ],
     )
 
@@ -172,6 +177,20 @@ def zmq_client(address: str, key: str, server: int) -> None:
             reader.cancel()
 
     run_on("uvloop", _rounds, connected, server)
+
+
+async def _echoed(data: bytes) -> bytes:
+    return data
+
+
+def floor_server(host: str) -> None:
+    """Answer every call of one client at a time."""
+    run_on("uvloop", bare.serve, host, _echoed)
+
+
+def floor_client(host: str, port: int, server: int) -> None:
+    """Run a round for each line on standard input."""
+    run_on("uvloop", _rounds, partial(bare.connected, host, port), server)
 
 
 async def _rounds(connected: Callable[[], AbstractAsyncContextManager[Call]], server: int) -> None:
