@@ -145,19 +145,19 @@ def test_F8_too_many_pieces_out_of_order_are_code_9() -> None:
 def test_new_data_is_held_to_the_peers_credit_and_to_our_own_cap() -> None:
     budget = SendBudget()
     assert budget.available == c.CONNECTION_WINDOW
-    budget.sent = budget.unacked = 1000
+    budget.taken = budget.sent = 1000
     assert budget.available == c.CONNECTION_WINDOW - 1000
     budget.limit = 2**64 - 1
     assert budget.available == c.CONNECTION_WINDOW_CAP - 1000
-    budget.unacked = c.CONNECTION_WINDOW_CAP
+    budget.sent = c.CONNECTION_WINDOW_CAP
     assert budget.available == 0
 
 
 def test_what_waits_is_bounded_for_all_streams_together_and_each_keeps_a_floor() -> None:
     budget = SendBudget()
     assert budget.allowance(0) == c.UNSENT_STREAM
-    budget.unsent = c.UNSENT_CONNECTION - 300_000
+    budget.taken = c.UNSENT_CONNECTION - 300_000
     assert budget.allowance(0) == 300_000
     assert budget.allowance(100_000) == 400_000
-    budget.unsent = 2 * c.UNSENT_CONNECTION
+    budget.taken = 2 * c.UNSENT_CONNECTION
     assert budget.allowance(0) == c.UNSENT_FLOOR

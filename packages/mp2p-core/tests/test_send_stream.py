@@ -35,8 +35,8 @@ def _again(send: SendStream, room: int) -> tuple[Sent, bytes]:
     assert sent is not None
     (frame,) = parse_frames_untrusted(b"".join(out))
     assert isinstance(frame, StreamData)
-    assert (frame.offset, frame.offset + len(frame.data)) == (sent.start, sent.end)
-    assert frame.last == (sent.kind == STREAM_LAST)
+    assert (frame.offset, frame.offset + len(frame.data)) == sent[2:]
+    assert frame.last == (sent[0] == STREAM_LAST)
     return sent, bytes(frame.data)
 
 
@@ -87,7 +87,7 @@ def test_large_data_goes_out_as_views_of_what_the_application_gave() -> None:
     data = bytes(range(256)) * 256
     assert send.write(data) == len(data)
     sent, out = _new(send, 10_000 + STREAM_OVERHEAD)
-    assert sent == Sent(STREAM, 4, 0, 10_000)
+    assert sent == (STREAM, 4, 0, 10_000)
     assert isinstance(out[1], memoryview)
     assert out[1].obj is data
     assert [len(each) for each in out] == [STREAM_OVERHEAD, 10_000]
@@ -142,10 +142,10 @@ def test_nothing_goes_past_the_peers_credit() -> None:
     send, _ = _stream()
     send.limit = 1500
     send.write(bytes(4000))
-    assert _new(send, 65_000)[0].end == 1500
+    assert _new(send, 65_000)[0][3] == 1500
     assert send.sendable == 0
     send.limit = 1600
-    assert _new(send, 65_000, credit=70)[0] == Sent(STREAM, 4, 1500, 1570)
+    assert _new(send, 65_000, credit=70)[0] == (STREAM, 4, 1500, 1570)
 
 
 def test_acknowledged_data_is_released_from_the_beginning() -> None:
@@ -154,11 +154,11 @@ def test_acknowledged_data_is_released_from_the_beginning() -> None:
         send.write(bytes(5000))
     sent = [_new(send, 5000 + STREAM_OVERHEAD)[0] for _ in range(4)]
     assert budget.unacked == 20_000
-    send.acked(sent[2].start, sent[2].end, last=False)
+    send.acked(*sent[2][2:], last=False)
     assert (send.base, send.chunks, send.spans, budget.unacked) == (0, 4, 1, 20_000)
-    send.acked(sent[0].start, sent[0].end, last=False)
+    send.acked(*sent[0][2:], last=False)
     assert (send.base, send.chunks, send.spans, budget.unacked) == (5000, 3, 1, 15_000)
-    send.acked(sent[1].start, sent[1].end, last=False)
+    send.acked(*sent[1][2:], last=False)
     assert (send.base, send.chunks, send.spans, budget.unacked) == (15_000, 1, 0, 5000)
 
 
@@ -178,7 +178,7 @@ def test_lost_data_goes_out_again_as_it_was_in_pieces_that_fit() -> None:
     credit = budget.available
     first, bytes1 = _again(send, 2000 + STREAM_OVERHEAD)
     second, bytes2 = _again(send, 2000 + STREAM_OVERHEAD)
-    assert (first.start, first.end, second.start, second.end) == (3000, 5000, 5000, 6000)
+    assert (first[2:], second[2:]) == ((3000, 5000), (5000, 6000))
     assert bytes1 + bytes2 == data[3000:6000]
     assert not send.urgent
     assert budget.available == credit
@@ -206,7 +206,7 @@ def test_no_frame_is_begun_in_too_little_room() -> None:
     out: list[Buffer] = []
     assert send.fill_new(c.SMALLEST_FRAGMENT - 1, BIG, out) is None
     assert out == []
-    assert _new(send, c.SMALLEST_FRAGMENT)[0].end == c.SMALLEST_FRAGMENT - STREAM_OVERHEAD
+    assert _new(send, c.SMALLEST_FRAGMENT)[0][3] == c.SMALLEST_FRAGMENT - STREAM_OVERHEAD
     send.write(b"")
     rest = send.unsent
     assert send.fill_new(STREAM_OVERHEAD + rest - 1, 3, out) is not None  # what little credit allows fits
@@ -222,7 +222,7 @@ def test_the_end_rides_on_the_last_data() -> None:
     send.write(b"abc")
     send.finish()
     assert not send.urgent
-    assert _new(send, 100)[0] == Sent(STREAM_LAST, 4, 0, 3)
+    assert _new(send, 100)[0] == (STREAM_LAST, 4, 0, 3)
     assert not send.urgent
     assert send.acked(0, 3, last=True)
     assert send.finished
@@ -237,14 +237,14 @@ def test_a_bare_end_needs_no_credit() -> None:
     _new(send, 100)
     send.finish()
     assert send.urgent
-    assert _again(send, STREAM_OVERHEAD) == (Sent(STREAM_LAST, 4, 3, 3), b"")
+    assert _again(send, STREAM_OVERHEAD) == ((STREAM_LAST, 4, 3, 3), b"")
     assert not send.urgent
 
 
 def test_an_empty_stream_ends_at_zero() -> None:
     send, _ = _stream()
     send.finish()
-    assert _again(send, STREAM_OVERHEAD)[0] == Sent(STREAM_LAST, 4, 0, 0)
+    assert _again(send, STREAM_OVERHEAD)[0] == (STREAM_LAST, 4, 0, 0)
     assert send.acked(0, 0, last=True)
 
 
@@ -256,11 +256,11 @@ def test_C7_a_lost_end_is_said_again(bare: bool) -> None:
         _new(send, 100)
     send.finish()
     sent = _again(send, 100)[0] if bare else _new(send, 100)[0]
-    assert sent.kind == STREAM_LAST
-    send.lost(sent.start, sent.end, last=True)
+    assert sent[0] == STREAM_LAST
+    send.lost(*sent[2:], last=True)
     assert _again(send, 100)[0] == sent
     send.lost(0, 6, last=False)  # data without its end
-    assert _again(send, 100)[0] == Sent(STREAM_LAST, 4, 0, 6)
+    assert _again(send, 100)[0] == (STREAM_LAST, 4, 0, 6)
     assert not send.urgent
 
 
@@ -293,12 +293,12 @@ def test_C7_the_end_is_not_finished_before_all_data_is_there() -> None:
     send.finish()
     first = _new(send, 1000)[0]
     second = _new(send, 2000)[0]
-    assert second.kind == STREAM_LAST
-    assert not send.acked(second.start, second.end, last=True)
+    assert second[0] == STREAM_LAST
+    assert not send.acked(*second[2:], last=True)
     assert not send.finished
-    send.lost(first.start, first.end, last=False)
+    send.lost(*first[2:], last=False)
     assert _again(send, 2000)[0] == first
-    assert send.acked(first.start, first.end, last=False)
+    assert send.acked(*first[2:], last=False)
 
 
 def test_nothing_can_be_written_after_the_end_and_ending_twice_is_no_mistake() -> None:
@@ -334,7 +334,7 @@ def test_a_reset_after_the_end_arrived_but_not_the_data_is_not_finished() -> Non
     send.finish()
     _new(send, 1000)
     second = _new(send, 2000)[0]
-    send.acked(second.start, second.end, last=True)
+    send.acked(*second[2:], last=True)
     assert send.reset(1)
     assert not send.finished
     assert not send.done
@@ -371,7 +371,7 @@ def test_a_bare_end_acknowledged_before_the_data_ends_the_stream_once_the_data_i
     out: list[bytes | memoryview] = []
     end = send.fill_lost(100, out)
     assert end is not None
-    assert end.start == end.end == 3
+    assert end[2:] == (3, 3)
     assert not send.acked(3, 3, last=True)
     assert send.spans == 0
     assert send.acked(0, 3, last=False)

@@ -46,8 +46,8 @@ class Half:
     def _event(self, event: object) -> None:
         self.silences += isinstance(event, PeerSilent)
         if isinstance(event, StreamsChanged) and event.connection is self.connection:
-            for each in event.events:
-                while piece := self.connection.session.packer.streams.read(each.stream, 1 << 20):
+            for _, stream, _ in event.events:
+                while piece := self.connection.session.packer.streams.read(stream, 1 << 20):
                     self.read.update(piece)
                     self.got += len(piece)
             self._push(b"")

@@ -38,7 +38,7 @@ from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, KeyPair, Suite, X2551
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
-from mp2p_core.proto.stream_table import StreamEvent, StreamEventKind
+from mp2p_core.proto.stream_table import StreamEventKind
 from mp2p_core.testing.puppet import Bench, Puppet
 from mp2p_core.testing.simulation import AllowAll, Conditions, Datagram, SimNode, Simulation
 from mp2p_core.transport import Path, Reach, Train
@@ -442,7 +442,7 @@ def test_H10_the_spare_stays_for_as_long_as_a_stream_on_it_lives() -> None:
     bench.endpoint.flush(connection)
     bench.feed(answering.seal(encode_stream_head(stream, 0, 4, last=True) + b"late"))
     assert bench.events[-1] == StreamsChanged(
-        connection, spare, [StreamEvent(StreamEventKind.READABLE, stream, b"late")]
+        connection, spare, [(StreamEventKind.READABLE, stream, b"late")]
     )
     assert (answering.seed, GOODBYE) in keep_talking(bench, 3 * c.SPARE_LIFE, answering, calling)
     assert connection.closed is None
@@ -515,7 +515,7 @@ def test_H10_what_is_read_late_from_the_spare_is_still_there_and_whole() -> None
     streams.table.tells_finished = True
     bench.feed(calling.seal(encode_close(c.CLOSE_SUPERSEDED, "")))
     assert connection.closed is None
-    assert bench.events == [StreamsChanged(connection, spare, [StreamEvent(StreamEventKind.FINISHED, 2)])]
+    assert bench.events == [StreamsChanged(connection, spare, [(StreamEventKind.FINISHED, 2, b"")])]
     assert (bytes(streams.read(2, 10) or b""), streams.read(2, 10)) == (b"hello", b"")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mp2p_core.proto.frames import STREAM, STREAM_LAST, STREAM_OVERHEAD
-from mp2p_core.proto.send_stream import Sent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mp2p_core.proto.send_stream import Sent
 
 __all__ = ["Content"]
 
@@ -38,7 +39,7 @@ class Content:
                 break
             if kind in (STREAM, STREAM_LAST):
                 if end - start > room:
-                    found.append(Sent(STREAM, stream, start, start + room))
+                    found.append((STREAM, stream, start, start + room))
                     break
                 room -= end - start
             found.append(frame)

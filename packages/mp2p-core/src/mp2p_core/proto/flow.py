@@ -112,17 +112,27 @@ class ReceiveBudget:
 class SendBudget:
     """What all sending streams of a connection share: bytes, all of them."""
 
-    __slots__ = ("limit", "sent", "unacked", "unsent")
+    __slots__ = ("limit", "released", "sent", "taken")
 
     def __init__(self) -> None:
         self.limit = c.CONNECTION_WINDOW
         """The peer's MAX_DATA."""
+        self.taken = 0
+        """Bytes ever taken from the application, but for those that were dropped unsent."""
         self.sent = 0
         """New bytes ever sent; what is sent again needs no credit."""
-        self.unacked = 0
-        """Bytes kept because they may have to be sent again."""
-        self.unsent = 0
+        self.released = 0
+        """Of those, the ones that are not kept any more."""
+
+    @property
+    def unsent(self) -> int:
         """Bytes taken from the application ahead of sending."""
+        return self.taken - self.sent
+
+    @property
+    def unacked(self) -> int:
+        """Bytes kept because they may have to be sent again."""
+        return self.sent - self.released
 
     @property
     def available(self) -> int:

@@ -88,6 +88,7 @@ PING_FRAME: Final = bytes([_PING])
 MSG_OVERHEAD: Final = 3
 _MAX_U16: Final = 0xFFFF
 _MAX_CLOSE_TEXT: Final = 255
+_COPIED: Final = 2048
 
 _ACK_HEAD = struct.Struct(">BQHBH")
 _ACK_RANGE = struct.Struct(">HH")
@@ -150,11 +151,14 @@ class Msg(NamedTuple):
 
 
 class StreamData(NamedTuple):
-    """Bytes of a stream from `offset` on. `data` is a view of the packet, not a copy; `last` ends the stream."""
+    """Bytes of a stream from `offset` on; `last` ends the stream.
+
+    `data` is a view of the packet, or a copy of so few bytes that a view takes longer to make.
+    """
 
     stream: int
     offset: int
-    data: memoryview
+    data: bytes | memoryview
     last: bool
 
 
@@ -346,7 +350,8 @@ def parse_frames_untrusted(payload: bytes) -> list[Frame]:
                 at = start + length
                 if at > end:
                     raise BadPacket("stream cut")
-                frames.append(StreamData(stream, offset, memoryview(payload)[start:at], kind == STREAM_LAST))
+                data = payload[start:at] if length <= _COPIED else memoryview(payload)[start:at]
+                frames.append(StreamData(stream, offset, data, kind == STREAM_LAST))
             elif kind == _ACK:
                 ack, at = _parse_ack_untrusted(payload, at)
                 frames.append(ack)

@@ -21,12 +21,14 @@ __all__ = ["ReceiveStream"]
 _Buffer: TypeAlias = bytes | memoryview
 
 
-def _own(piece: memoryview) -> _Buffer:
+def _own(piece: _Buffer) -> _Buffer:
     """Return a large piece as a view of its packet, and a copy of one that would hold on to much more than it shows.
 
     Attack: packets of 64 KB with one byte of stream in each. This way a byte held costs at most two, and small
     pieces, which a view would outweigh, are ready to be joined.
     """
+    if isinstance(piece, bytes):
+        return piece
     size = len(piece)
     if size > c.JOIN_SIZE and 2 * size >= len(piece.obj):  # type: ignore[arg-type]  # obj is the packet, bytes
         return piece
@@ -51,6 +53,7 @@ class ReceiveStream:
     """Whether an event says that reading brings something new."""
     told = False
     """Whether the application has seen the end or the reset, or wants neither."""
+    _credit: ReceiveCredit | None = None
     _low_water = 1  # bytes in order that make it readable, before the end
     _next = 0
     _begun = False  # something has come that counts as read only when it is
@@ -61,12 +64,13 @@ class ReceiveStream:
 
     # Made when they are needed: most streams come in one small piece.
 
-    @cached_property
+    @property
     def credit(self) -> ReceiveCredit:
         """What the peer may send, and what was read."""
-        credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
-        credit.received = credit.read = self._next
-        return credit
+        if self._credit is None:
+            self._credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
+            self._credit.received = self._credit.read = self._next
+        return self._credit
 
     @cached_property
     def _ready(self) -> list[_Buffer]:
@@ -86,7 +90,7 @@ class ReceiveStream:
 
     # --- network --------------------------------------------------------------------------------------
 
-    def receive_untrusted(self, offset: int, data: memoryview, *, last: bool) -> None:
+    def receive_untrusted(self, offset: int, data: _Buffer, *, last: bool) -> None:
         """Take the body of a STREAM frame. Raises StreamError."""
         end = offset + len(data)
         self._check_final_untrusted(end, last=last)
@@ -106,7 +110,7 @@ class ReceiveStream:
                 offset = self._next
             self._insert_untrusted(offset, end, data)
 
-    def take_whole_untrusted(self, data: memoryview) -> bytes:
+    def take_whole_untrusted(self, data: _Buffer) -> bytes:
         """Take all of a stream at once, as read, and return it: most streams are one small message each way.
 
         Returns nothing, and has done nothing, when it is not small or not the first that comes. Raises StreamError.
@@ -120,7 +124,7 @@ class ReceiveStream:
         shared.consume(size)
         self.final = self._next = size
         # What a reader has made before does not know of this: what comes again would count again.
-        vars(self).pop("credit", None)
+        self._credit = None
         self.told = True
         return bytes(data)
 
@@ -164,7 +168,7 @@ class ReceiveStream:
             ready.append(piece)
         self._next += size
 
-    def _insert_untrusted(self, offset: int, end: int, data: memoryview) -> None:
+    def _insert_untrusted(self, offset: int, end: int, data: _Buffer) -> None:
         """Keep a piece that is out of order, or that meets pieces that are."""
         starts, pieces = self._starts, self._pieces
         # The pieces from i up to j overlap or touch the new one.

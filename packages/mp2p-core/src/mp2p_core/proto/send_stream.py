@@ -7,7 +7,7 @@ ranges, so that a packet may be reported lost and acknowledged after all, in any
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mp2p_core.errors import StreamClosed, UsageError
 from mp2p_core.proto import constants as c
@@ -23,17 +23,12 @@ __all__ = ["Buffer", "SendStream", "Sent", "Spans"]
 Buffer: TypeAlias = bytes | memoryview
 
 
-class Sent(NamedTuple):
-    """A frame that went out: what `Streams.acked` and `Streams.lost` have to know.
+Sent: TypeAlias = tuple[int, int, int, int]
+"""A frame that went out: what `Streams.acked` and `Streams.lost` have to know, (type, stream, start, end).
 
-    `kind` is the frame's type byte. STREAM has the range of bytes in `start` and `end`, MAX_* the limit in
-    `start`.
-    """
-
-    kind: int
-    stream: int
-    start: int
-    end: int
+STREAM has the range of bytes from `start` to `end`, MAX_* the limit in `start`. A plain tuple: there is one for each
+small message.
+"""
 
 
 class Spans:
@@ -121,11 +116,12 @@ class SendStream:
     blocked = False
     """Whether `write` took less than it was given."""
     in_ready = in_urgent = False
+    _whole = b""  # all of it and its end, while that waits in one piece
     _acked: Spans | None = None
     _lost: Spans | None = None
     finished = False
     """Whether the peer has acknowledged everything, the end included."""
-    _end_due = False  # the end has to be said, for the first time or again
+    _end_due = False  # the end has to be said by itself, or again
     _end_acked = False
 
     def __init__(self, number: int, shared: SendBudget) -> None:
@@ -162,7 +158,7 @@ class SendStream:
             data = memoryview(data)[: max(taken, 0)]
         if taken <= 0:
             return 0
-        self._shared.unsent += taken
+        self._shared.taken += taken
         chunks = self._chunks
         for piece in (head, data) if head else (data,):
             length = len(piece)
@@ -179,16 +175,23 @@ class SendStream:
         """Take all of the data and end this direction; False, and nothing, when there is no room."""
         size = len(data)
         shared = self._shared
-        if self.written or not 0 < size <= c.UNSENT_FLOOR or shared.unsent + size > c.UNSENT_CONNECTION:
+        if (
+            self.written
+            or not 0 < size <= c.UNSENT_FLOOR
+            or size > self.limit
+            or shared.unsent + size > c.UNSENT_CONNECTION
+        ):
             if data and not self.write(data, whole=True):
                 return False
             self.finish()
             return True
         self.check_open()
-        self._chunks, self._starts = [data], [0]
-        shared.unsent += size
+        self._whole = data
+        self._chunks.append(data)
+        self._starts.append(0)
+        shared.taken += size
         self.written = self.final = size
-        self._end_due = self.told = True
+        self.told = True
         return True
 
     def finish(self) -> None:
@@ -204,9 +207,10 @@ class SendStream:
         if self.done or self.reset_code is not None:
             return False
         self.reset_code = code
-        self._shared.unsent -= self.unsent
-        self._shared.unacked -= self.next - self.base
+        self._shared.taken -= self.unsent
+        self._shared.released += self.next - self.base
         self.written = self.base = self.next
+        self._whole = b""
         self._end_due = False
         self._chunks.clear()
         self._starts.clear()
@@ -282,27 +286,22 @@ class SendStream:
             return None
         start = self.next
         self.next = end = start + size
-        shared = self._shared
-        shared.sent += size
-        shared.unacked += size
-        shared.unsent -= size
+        self._whole = b""
+        self._shared.sent += size
         return self._frame(start, end, out)
 
     def fill_whole(self, room: int, credit: int, out: list[Buffer]) -> Sent | None:
-        """Append all of a stream, its end included, if that was one piece and fits; None when it does not."""
-        size = self.final
-        if not size or self.next or len(self._chunks) != 1:
+        """Append all of a stream, its end included, if that waits in one piece and fits; None when it does not."""
+        data = self._whole
+        size = len(data)
+        if not data or size > credit or size > room - STREAM_OVERHEAD:
             return None
-        if size > credit or size > self.limit or size > room - STREAM_OVERHEAD:
-            return None
-        shared = self._shared
-        shared.sent += size
-        shared.unacked += size
-        shared.unsent -= size
+        self._whole = b""
+        self._shared.sent += size
         self.next = size
-        self._end_due = False
-        out += encode_stream_head(self.number, 0, size, last=True), self._chunks[0]
-        return Sent(STREAM_LAST, self.number, 0, size)
+        number = self.number
+        out += encode_stream_head(number, 0, size, last=True), data
+        return STREAM_LAST, number, 0, size
 
     @staticmethod
     def _fitting(room: int, size: int) -> int | None:
@@ -325,7 +324,7 @@ class SendStream:
             out.append(chunk if at == first and after <= end else chunk[at - first : end - first])
             at = after
             i += 1
-        return Sent(STREAM_LAST if last else STREAM, self.number, start, end)
+        return STREAM_LAST if last else STREAM, self.number, start, end
 
     def acked(self, start: int, end: int, *, last: bool) -> bool:
         """Note that the peer has a range, and release what it has from the beginning; True when that was all."""
@@ -335,7 +334,7 @@ class SendStream:
             self._end_acked = True
             self._end_due = False
             if start == self.base and not self._lost and not self._acked:  # all there is
-                self._shared.unacked -= end - start
+                self._shared.released += end - start
                 self.base = end
                 self._chunks, self._starts = [], []
                 self.finished = self.reset_code is None
@@ -358,7 +357,7 @@ class SendStream:
             span = acked.first
             acked.remove(*span)
             end = max(end, span[1])
-        self._shared.unacked -= end - self.base
+        self._shared.released += end - self.base
         self.base = end
         chunks, starts = self._chunks, self._starts
         gone = bisect_right(starts, end)

@@ -15,10 +15,9 @@ from mp2p_core.proto.frames import (
     encode_reset,
     encode_stop,
 )
-from mp2p_core.proto.send_stream import Sent
 
 if TYPE_CHECKING:
-    from mp2p_core.proto.send_stream import Buffer
+    from mp2p_core.proto.send_stream import Buffer, Sent
     from mp2p_core.proto.stream_table import StreamTable
 
 __all__ = ["ControlFrames"]
@@ -60,7 +59,7 @@ class ControlFrames:
                 break
             room -= len(frame)
             out.append(frame)
-            sent.append(Sent(kind, number, limit, 0))
+            sent.append((kind, number, limit, 0))
             said.append((kind, number))
         for key in said:
             del self.due[key]

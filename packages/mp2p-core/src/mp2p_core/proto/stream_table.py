@@ -11,7 +11,7 @@ the end or the reset, or stopped reading; it has finished or reset, or seen Stre
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from mp2p_core.errors import UsageError
 from mp2p_core.proto import constants as c
@@ -39,13 +39,12 @@ class StreamEventKind(Enum):
     """`open` returned None before, and now does not. The stream is 0 and means nothing."""
 
 
-class StreamEvent(NamedTuple):
-    """Something the application may be waiting for."""
+StreamEvent: TypeAlias = tuple[StreamEventKind, int, bytes]
+"""Something the application may be waiting for: what, the stream, and what has come of it.
 
-    kind: StreamEventKind
-    stream: int
-    whole: bytes = b""
-    """With OPENED or READABLE: all of a stream that came in one frame, its end included. It counts as read."""
+With OPENED or READABLE the bytes are all of a stream that came in one frame, its end included, and count as read. Else
+there are none. A plain tuple: there is one for each small message.
+"""
 
 
 _OPENED: Final = StreamEventKind.OPENED
@@ -98,7 +97,8 @@ class StreamTable:
         self._retired = 0  # those of them that are gone
         self._parting = 0  # those of them that are about to
         # Attack: numbers used again. The last few final sizes tell that from late packets; older ones are ignored.
-        self._gone: dict[int, int] = {}
+        # (number, final) by the place that the number shares with those FORGOTTEN_STREAMS before and after it.
+        self._gone: dict[int, tuple[int, int]] = {}
         # Attack: opening and cancelling, each of which costs the application more than the peer.
         self._cancelled_at: list[float] = []
 
@@ -160,13 +160,13 @@ class StreamTable:
             opened = 2 * self._accepted + 1 - self.parity
             self._accepted += 1
             self._add(opened).receive.readable_told = True
-            self.events.append(StreamEvent(_OPENED, opened, b""))
+            self.events.append((_OPENED, opened, b""))
         return self.live[number]
 
     def late_untrusted(self, number: int, end: int, *, last: bool) -> None:
         """Pass over a frame of a stream that is gone, unless it cannot be a late one (row C3)."""
-        final = self._gone.get(number)
-        if final is not None and (end > final or (last and end != final)):
+        gone, final = self._gone.get(_place(number), (-1, 0))
+        if gone == number and (end > final or (last and end != final)):
             raise StreamError(c.CLOSE_PROTOCOL, f"stream {number} ended at {final}, now {end}")
 
     def more_streams_untrusted(self, limit: int) -> None:
@@ -177,7 +177,7 @@ class StreamTable:
             self._open_limit = limit
             if self._open_wanted:
                 self._open_wanted = False
-                self.events.append(StreamEvent(StreamEventKind.STREAMS_AVAILABLE, 0))
+                self.events.append((StreamEventKind.STREAMS_AVAILABLE, 0, b""))
 
     def count_cancelled_untrusted(self, number: int, live: LiveStream, now: float) -> None:
         """Count a stream that the peer opened and cancels before the application has done anything with it."""
@@ -214,18 +214,17 @@ class StreamTable:
                 and send.acked(send.base, send.final, last=True)
                 and self.tells_finished
             ):
-                self.events.append(StreamEvent(StreamEventKind.FINISHED, number))
+                self.events.append((StreamEventKind.FINISHED, number, b""))
             self.forget_if_done(number, live)
 
     def forget_if_done(self, number: int, live: LiveStream) -> bool:
         """Forget a stream that has ended in every respect; True when it has."""
         send, receive = live.send, live.receive
-        if not (send.told and receive.told and (send.finished or send.reset_acked)) or receive.final is None:
+        final = receive.final
+        if final is None or not (send.told and receive.told and (send.finished or send.reset_acked)):
             return False
         del self.live[number]
-        if len(self._gone) >= c.FORGOTTEN_STREAMS:
-            del self._gone[next(iter(self._gone))]
-        self._gone[number] = receive.final
+        self._gone[_place(number)] = number, final
         if number & 1 != self.parity:
             self._retired += 1
             self._parting -= live.parting
@@ -252,13 +251,12 @@ class StreamTable:
 
     def raise_accept_limit(self) -> bool:
         """Let the peer open as many streams more as have gone; False when that is not worth a frame yet."""
-        limit = min(self._retired + self._parting + c.MAX_OPEN_STREAMS, c.MAX_STREAM_COUNT)
-        more = limit - self.accept_limit
-        left = self.accept_limit - self._accepted
-        if more < c.STREAMS_REPORTED and (more == 0 or 2 * left > c.MAX_OPEN_STREAMS):
+        limit = self.accept_limit
+        more = self._retired + self._parting + c.MAX_OPEN_STREAMS - limit
+        if more < c.STREAMS_REPORTED and (not more or 2 * (limit - self._accepted) > c.MAX_OPEN_STREAMS):
             return False
-        self.accept_limit = limit
-        return True
+        self.accept_limit = min(limit + more, c.MAX_STREAM_COUNT)
+        return self.accept_limit > limit
 
     def sizes(self) -> dict[str, int]:
         """Count what is held."""
@@ -280,3 +278,7 @@ class StreamTable:
         send, receive = SendStream(number, self.sending), ReceiveStream(number, self.receiving)
         live = self.live[number] = LiveStream(send, receive)
         return live
+
+
+def _place(number: int) -> int:
+    return (number >> 1) % c.FORGOTTEN_STREAMS

@@ -25,7 +25,7 @@ from mp2p_core.proto.frames import (
     StreamData,
 )
 from mp2p_core.proto.stream_control import ControlFrames
-from mp2p_core.proto.stream_table import StreamEvent, StreamEventKind, StreamTable
+from mp2p_core.proto.stream_table import StreamEventKind, StreamTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -246,9 +246,9 @@ class Streams:
                 self.table.count_cancelled_untrusted(frame.stream, live, now)
                 self._stopped(live.send, frame.code)
 
-    def _data_untrusted(self, number: int, offset: int, data: memoryview, last: bool) -> None:
-        known = number in self.table.live
-        live = self.table.reach_untrusted(number)
+    def _data_untrusted(self, number: int, offset: int, data: Buffer, last: bool) -> None:
+        known = self.table.live.get(number)
+        live = known or self.table.reach_untrusted(number)
         if live is None:
             self.table.late_untrusted(number, offset + len(data), last=last)
             return
@@ -257,9 +257,9 @@ class Streams:
         told = known and receive.readable_told
         if last and not offset and not told and (whole := receive.take_whole_untrusted(data)):
             if known:
-                self.events.append(StreamEvent(_READABLE, number, whole))
+                self.events.append((_READABLE, number, whole))
             else:
-                self.events[-1] = StreamEvent(_OPENED, number, whole)
+                self.events[-1] = _OPENED, number, whole
         else:
             receive.receive_untrusted(offset, data, last=last)
         if receive.told or not receive.readable_told or self._receiving.update_due:
@@ -271,7 +271,7 @@ class Streams:
             self._forget_if_done(number, live)
         elif not receive.readable_told and receive.readable:
             receive.readable_told = True
-            self.events.append(StreamEvent(_READABLE, number))
+            self.events.append((_READABLE, number, b""))
         if self._receiving.update_due:
             self._tell_max_data()
 
@@ -280,7 +280,7 @@ class Streams:
             return
         send.stopped_code = code
         self._reset(send, code)
-        self.events.append(StreamEvent(StreamEventKind.STOPPED, send.number))
+        self.events.append((StreamEventKind.STOPPED, send.number, b""))
 
     # --- network: sending -----------------------------------------------------------------------------
 
@@ -313,32 +313,30 @@ class Streams:
             frame = send.fill_lost(room, out)
             if frame is None:
                 return sent
+            _, _, start, end = frame
             sent.append(frame)
-            room -= STREAM_OVERHEAD + frame.end - frame.start
+            room -= STREAM_OVERHEAD + end - start
             if not send.urgent:
                 send.in_urgent = False
                 del urgent[0]
         budget, ready = self._sending, self._ready
-        while ready and room >= STREAM_OVERHEAD and (credit := budget.available) > 0:
+        credit = budget.available
+        while ready and credit > 0 and room >= STREAM_OVERHEAD:
             send = ready[0]
-            frame = send.fill_whole(room, credit, out)
-            if frame is not None:
-                sent.append(frame)
-                room -= STREAM_OVERHEAD + frame.end
-                ready.pop(0).in_ready = False
-                continue
-            frame = send.fill_new(room, credit, out)
+            frame = send.fill_whole(room, credit, out) or send.fill_new(room, credit, out)
             if frame is None:
                 break
+            _, _, start, end = frame
             sent.append(frame)
-            room -= STREAM_OVERHEAD + frame.end - frame.start
+            room -= STREAM_OVERHEAD + end - start
+            credit -= end - start
             del ready[0]
-            send.in_ready = send.sendable > 0
+            send.in_ready = end != send.final and send.sendable > 0
             if send.in_ready:
                 ready.append(send)
             if send.blocked and 2 * send.unsent <= budget.allowance(send.unsent):
                 send.blocked = False
-                self.events.append(StreamEvent(StreamEventKind.WRITABLE, send.number))
+                self.events.append((StreamEventKind.WRITABLE, send.number, b""))
         return sent
 
     def acked(self, sent: Sequence[Sent]) -> None:
@@ -355,7 +353,7 @@ class Streams:
                     self._urgent.remove(send)
                 if finished:
                     if self.table.tells_finished:
-                        self.events.append(StreamEvent(_FINISHED, number))
+                        self.events.append((_FINISHED, number, b""))
                     if live.receive.told:
                         self._forget_if_done(number, live)
                 elif not send.in_ready and send.unsent:
@@ -401,7 +399,7 @@ class Streams:
             self.control[MAX_DATA, 0] = None
 
     def _forget_if_done(self, number: int, live: LiveStream) -> None:
-        if not (live.send.told and live.receive.told and self.table.forget_if_done(number, live)):
+        if not self.table.forget_if_done(number, live):
             return
         if self.control:
             for kind in _OF_A_STREAM:
