@@ -15,6 +15,7 @@ import mp2p_rpc
 from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_rpc import Gap, Message, Node, Topic
+from mp2p_rpc.subscription import Overflow
 from mp2p_rpc.topic import Reliability, matches
 
 pytestmark = pytest.mark.anyio
@@ -402,29 +403,57 @@ async def test_without_multicast_messages_come_over_the_session_and_that_is_said
             assert (await take(feed, 1))[0].value.celsius == 3.0
 
 
-async def test_a_slow_reader_is_told_what_was_dropped(until: Until) -> None:
+@pytest.mark.parametrize("overflow", ["drop-oldest", "drop-newest"])
+async def test_a_slow_reader_has_its_limit_and_is_told_what_was_dropped(
+    until: Until, overflow: Overflow
+) -> None:
     async with scene() as net:
         publisher, subscriber = await net.node(), await net.node()
-        topic = Topic("numbers", int)
-        for overflow in ("drop-oldest", "drop-newest"):
-            async with (
-                publisher.publish(topic, allow="any") as pub,
-                subscriber.subscribe(publisher.contact, topic, limit=10, overflow=overflow) as feed,  # type: ignore[arg-type]  # one of them
-            ):
-                with anyio.fail_after(10):
-                    await pub.ready(1)
-                for number in range(50):
-                    await pub.send(number)
-                await until(lambda: sum(getattr(item, "missing", 1) for item in feed._queue) >= 50)
-                items = await take(feed, len(feed._queue))
-                gaps = [item for item in items if isinstance(item, Gap)]
-                values = [item.value for item in items if isinstance(item, Message)]
-                assert len(gaps) == 1
-                assert gaps[0].missing == 50 - len(values)
-                assert values == (
-                    list(range(50))[-len(values) :] if overflow == "drop-oldest" else list(range(len(values)))
-                )
-                assert items.index(gaps[0]) == (0 if overflow == "drop-oldest" else len(items) - 1)
+        async with (
+            publisher.publish(Topic("numbers/a", int), allow="any") as one,
+            publisher.publish(Topic("numbers/b", int), allow="any") as other,
+            subscriber.subscribe(
+                publisher.contact, "numbers/*", type=int, limit=10, overflow=overflow
+            ) as feed,
+        ):
+            with anyio.fail_after(10):
+                await one.ready(1)
+                await other.ready(1)
+            read: list[Any] = []
+            for last in (50, 100):  # the second half comes once some was read, so that there is room again
+                for number in range(
+                    last - 50, last
+                ):  # in turns, so that what is dropped is now of one, now of the other
+                    await one.send(number)
+                    await other.send(number)
+                    if number % 10 == 9:
+                        await until(
+                            lambda sent=number + 1: all(t.messages == sent for t in subscriber.topics())
+                        )
+                assert len(feed._queue) <= 10 + 2  # and a gap for each topic
+                if last == 50:
+                    read += await take(feed, 5)
+            read += await feed.take()
+        for name in ("numbers/a", "numbers/b"):
+            expected = 0
+            for item in (item for item in read if item.topic == name):
+                if isinstance(item, Gap):
+                    assert item.missing is not None
+                    expected += item.missing
+                else:
+                    assert item.value == expected  # its gap stands before it
+                    expected += 1
+            assert expected == 100
+        assert getattr(read[-1], "value", None) == 99 if overflow == "drop-oldest" else read[0].value == 0
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"history": -1}, {"overflow": "drop_oldest"}])
+async def test_what_a_feed_cannot_do_is_refused(wrong: dict[str, Any]) -> None:
+    async with scene() as net:
+        subscriber = await net.node()
+        with pytest.raises(UsageError, match="1 or more"):
+            async with subscriber.subscribe(Identity.generate().public, "a", **wrong):
+                raise AssertionError
 
 
 async def test_a_fast_publisher_waits_for_a_slow_reader() -> None:
@@ -563,6 +592,10 @@ async def test_what_cannot_be_is_refused() -> None:
         ("a/*/c", "a/b/c", True),
         ("a/r*", "a/roof", True),
         ("a/r*", "a/wall", False),
+        ("**/a/**", "b/a/c", True),
+        ("**/a/**/a", "a/b", False),
+        (2000 * "**/" + "x", "a/b/c/d", False),  # takes no time, and no depth
+        (2000 * "**/" + "d", "a/b/c/d", True),
     ],
 )
 def test_patterns(pattern: str, name: str, fits: bool) -> None:

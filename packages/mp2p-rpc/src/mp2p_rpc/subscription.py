@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mp2p_core import AddressError, AuthRejected, Closed, PeerUnreachable, PublicKey
+from mp2p_core import AddressError, AuthRejected, Closed, PeerUnreachable, PublicKey, UsageError
 from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
@@ -20,6 +20,7 @@ from mp2p_core.proto.group.layout import CHANNEL
 from mp2p_core.transport import Train
 from mp2p_core.waiting import signal_maker
 from mp2p_rpc.desk import NACK, Topics
+from mp2p_rpc.dropped import Dropped
 from mp2p_rpc.errors import CallError, NotAllowed
 from mp2p_rpc.followed import Followed, Source
 from mp2p_rpc.limits import Limits
@@ -59,6 +60,10 @@ class Feed(AsyncIterator[Any]):
         self, node: Node, sources: Sequence[Contact], pattern: str, codec: Codec, *, history: int, limit: int,
         overflow: Overflow, clock: Callable[[], float],
     ) -> None:  # fmt: skip
+        if limit < 1 or history < 0 or overflow not in get_args(Overflow):
+            raise UsageError(
+                f"limit is 1 or more, history 0 or more, and overflow one of {', '.join(get_args(Overflow))}"
+            )
         self.sources = {contact.key: Source(contact) for contact in sources}
         """How it stands with each publisher, by key."""
         self.suspicions = 0
@@ -69,6 +74,8 @@ class Feed(AsyncIterator[Any]):
         self._history = history
         self._limit = limit
         self._overflow = overflow
+        self._drops_oldest = overflow == "drop-oldest"
+        self._dropped = Dropped()
         self._clock = clock
         self._queue: deque[Message[Any] | Gap] = deque()
         # Datagrams that wait for room, and how many: no more than the publisher can repair.
@@ -93,6 +100,8 @@ class Feed(AsyncIterator[Any]):
 
     async def __anext__(self) -> Message[Any] | Gap:
         """Wait for the next message or gap. Cancelling loses nothing; ends when the block is left."""
+        if self._dropped.gaps and (self._drops_oldest or not self._queue):
+            self._tell_dropped()
         try:
             return self._queue.popleft()
         except IndexError:
@@ -101,6 +110,8 @@ class Feed(AsyncIterator[Any]):
 
     async def take(self) -> list[Message[Any] | Gap]:
         """Wait for messages or gaps, and return all that are there; none at the end. Cancelling loses nothing."""
+        if self._dropped.gaps:
+            self._tell_dropped()
         if not self._queue:
             with suppress(StopAsyncIteration):
                 await self._refill()
@@ -344,11 +355,15 @@ class Feed(AsyncIterator[Any]):
 
     def _put(self, item: Message[Any] | Gap) -> None:
         queue = self._queue
-        if len(queue) >= self._limit and self._overflow != "block":
-            lost = item if self._overflow == "drop-newest" else queue.popleft()
-            self._note_dropped(lost)
-            if lost is item:
+        if self._drops_oldest:
+            while len(queue) >= self._limit:
+                self._dropped.note(queue.popleft())
+        elif self._overflow == "drop-newest":
+            if len(queue) >= self._limit:
+                self._dropped.note(item)
                 return
+            if self._dropped.gaps:
+                self._tell_dropped()
         queue.append(item)
         self._fill()
 
@@ -358,28 +373,12 @@ class Feed(AsyncIterator[Any]):
             self._waiting = False
             self._filled.set()
 
-    def _note_dropped(self, lost: Message[Any] | Gap) -> None:
-        """Tell of what was dropped, once for each run of it: at the end of the queue that is left."""
-        queue = self._queue
-        at = 0 if self._overflow == "drop-oldest" else -1
-        number = lost.number
-        missing = 1 if isinstance(lost, Message) else lost.missing
-        told = queue[at] if queue else None
-        if (
-            isinstance(told, Gap)
-            and told.reason == _SLOW
-            and (told.publisher, told.topic) == (lost.publisher, lost.topic)
-            and told.missing is not None
-            and missing is not None
-        ):
-            first = told.number if at == -1 else number
-            queue[at] = Gap(told.publisher, told.topic, first, told.missing + missing, _SLOW)
-            return
-        gap = Gap(lost.publisher, lost.topic, number, missing, _SLOW)
-        if at == -1:
-            queue.append(gap)
+    def _tell_dropped(self) -> None:
+        """Put gaps in the place of what was dropped."""
+        if self._drops_oldest:
+            self._queue.extendleft(reversed(self._dropped.take()))
         else:
-            queue.appendleft(gap)
+            self._queue.extend(self._dropped.take())
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -408,9 +407,6 @@ class Feed(AsyncIterator[Any]):
             self._after(each)
             each.memberships.close()
         self._fill()
-
-
-_SLOW: Final = "the reader was slower than the messages came"
 
 
 def _first(error: BaseException) -> BaseException:

@@ -153,12 +153,15 @@ def _each_untrusted(
 
 def matches(pattern: str, name: str) -> bool:
     """Tell whether a name fits a pattern: `*` stands for any text within a word, `**` for any words."""
-    return _matches(pattern.split("/"), name.split("/"))
-
-
-def _matches(pattern: list[str], words: list[str]) -> bool:
-    if not pattern:
-        return not words
-    if pattern[0] == "**":
-        return _matches(pattern[1:], words) or (bool(words) and _matches(pattern, words[1:]))
-    return bool(words) and fnmatchcase(words[0], pattern[0]) and _matches(pattern[1:], words[1:])
+    words = name.split("/")
+    # How many words may have been matched so far. Attack: a subscriber's pattern of many `**`, each of which may stand
+    # for any words: tried one by one they take time without end.
+    reached = {0}
+    for part in pattern.split("/"):
+        if part == "**":
+            reached = set(range(min(reached), len(words) + 1))
+        else:
+            reached = {at + 1 for at in reached if at < len(words) and fnmatchcase(words[at], part)}
+        if not reached:
+            return False
+    return len(words) in reached
