@@ -95,10 +95,10 @@ class _Wire:
             if self._whole:
                 self._take_piece(data)
             else:
-                self._took(self._decode(self._open(data)))
+                self._took(self._decode(self._open(memoryview(data))))
 
-    def _open(self, packet: bytes) -> bytes:
-        return self._cipher.decrypt(packet[:_NONCE], memoryview(packet)[_NONCE:], None)
+    def _open(self, packet: memoryview) -> bytes:
+        return self._cipher.decrypt(bytes(packet[:_NONCE]), packet[_NONCE:], None)
 
     def _take_piece(self, data: bytes) -> None:
         """Take datagrams of a message; the system joins them as it likes, also those of two packets."""
@@ -107,7 +107,7 @@ class _Wire:
         held = sum(map(len, self._pieces))
         while held >= _PACKET or (held and self._come == self._whole):
             joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._opened.append(self._open(joined[:_PACKET]))
+            self._opened.append(self._open(memoryview(joined)[:_PACKET]))
             held = max(0, held - _PACKET)
             self._pieces = [joined[_PACKET:]] if held else []
         if self._come == self._whole:
