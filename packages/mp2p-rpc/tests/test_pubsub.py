@@ -15,6 +15,7 @@ import mp2p_rpc
 from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_rpc import Gap, Message, Node, Topic
+from mp2p_rpc.dropped import Dropped
 from mp2p_rpc.subscription import Overflow
 from mp2p_rpc.topic import Reliability, matches
 
@@ -445,6 +446,17 @@ async def test_a_slow_reader_has_its_limit_and_is_told_what_was_dropped(
                     expected += 1
             assert expected == 100
         assert getattr(read[-1], "value", None) == 99 if overflow == "drop-oldest" else read[0].value == 0
+
+
+def test_what_is_dropped_adds_up_beside_what_nobody_can_count() -> None:
+    key, dropped = Identity.generate().public, Dropped()
+    for number in range(3):
+        dropped.note(Message(None, key, "a", number, 0.0))
+        dropped.note(Gap(key, "a", None, None, f"the publisher started anew, {number}"))
+        dropped.note(Gap(key, "b", number, 2, "lost"))
+    found = [(gap.topic, gap.number, gap.missing) for gap in dropped.take()]
+    assert found == [("a", 0, 3), ("a", None, None), ("b", 0, 6)]
+    assert not dropped.gaps
 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"history": -1}, {"overflow": "drop_oldest"}])

@@ -15,21 +15,26 @@ _SLOW: Final = "the reader was slower than the messages came"
 
 
 class Dropped:
-    """One gap for each topic, however much is dropped and in which turns: else these would fill the memory."""
+    """Gaps in the place of what is dropped, two for each topic at most: each turn adding one would fill the memory."""
 
     def __init__(self) -> None:
-        self.gaps: dict[tuple[PublicKey, str], Gap] = {}
+        self.gaps: dict[tuple[PublicKey, str, bool], Gap] = {}
+        """By publisher, topic, and whether it is known how much is missing."""
 
     def note(self, lost: Message[Any] | Gap) -> None:
         """Drop a message, or a gap, that stood behind all that was dropped of its topic."""
         topic = lost.publisher, lost.topic
         missing = 1 if isinstance(lost, Message) else lost.missing
-        before = self.gaps.get(topic)
+        if missing is None:
+            assert isinstance(lost, Gap)
+            self.gaps[*topic, False] = lost  # its reason is news, that of an earlier one no more
+            return
+        before = self.gaps.get((*topic, True))
         if before is None:
-            self.gaps[topic] = Gap(*topic, lost.number, missing, _SLOW)
+            self.gaps[*topic, True] = Gap(*topic, lost.number, missing, _SLOW)
         else:
-            sum_of = None if missing is None or before.missing is None else before.missing + missing
-            self.gaps[topic] = Gap(*topic, before.number, sum_of, _SLOW)
+            assert before.missing is not None
+            self.gaps[*topic, True] = Gap(*topic, before.number, before.missing + missing, _SLOW)
 
     def take(self) -> list[Gap]:
         """Return the gaps, which from now on are in the queue."""
