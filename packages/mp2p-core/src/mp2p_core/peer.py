@@ -261,14 +261,14 @@ class Peer:
         session = self._connection.session
         return self._remember(session, 0 if session.initiator else 1)
 
-    def _remember(self, session: Session, number: int) -> Stream:
+    def _remember(self, session: Session, number: int, whole: bytes = b"") -> Stream:
         streams = self._streams
         if len(streams) >= self._look_at:
             for key, ended in [(key, stream) for key, stream in streams.items() if not stream.alive]:
                 ended.wake()
                 streams.pop(key, None)
             self._look_at = 2 * len(streams) + _ENDED_STREAMS
-        return Stream(number, session, self._links)
+        return Stream(number, session, self._links, whole)
 
     # --- closing --------------------------------------------------------------------------------------
 
@@ -344,8 +344,7 @@ class Peer:
         """Take what the protocol says about streams."""
         for kind, number, whole in events:
             if kind is _OPENED:
-                opened = self._remember(session, number)
-                opened.notice(kind, whole)
+                opened = self._remember(session, number, whole)
                 if number == (1 if session.initiator else 0):
                     self._reader.attach(opened)
                 else:

@@ -52,32 +52,29 @@ class Stream(ByteStream):
     call in it. Protocol section 6.
     """
 
-    # What most streams never come to have, of which many are opened for one small message each way.
-    _turn = 0
-    _sending = _receiving = False
-    """Whether a task is at it."""
-    _writable: Signal | None = None
-    _readable: Signal | None = None
-    # How each direction has ended. Ours: by us, or by the peer's STOP. The peer's: at its end, by its RESET, or
-    # because we have stopped reading.
-    _finished = False
-    _stopped: int | None = None
-    _ended = False
-    _reset: int | None = None
-    _ignored = False
-    _closed = False
-    _kept = b""
-    """Read first: what was given back, or all of a stream that came in one small piece."""
-    abandoned: Callable[[], None] | None = None
-    """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
-
-    def __init__(self, number: int, session: Session, links: StreamLinks) -> None:
+    def __init__(self, number: int, session: Session, links: StreamLinks, whole: bytes = b"") -> None:
         self.number = number
         """The stream's number: even when the side that connected opened it."""
+        self.abandoned: Callable[[], None] | None = None
+        """Called once when the peer reads no more, or the connection has ended: nobody waits for what is sent."""
         self._session = session
         self._streams = session.packer.streams
         self._connection, self._flush, self._make_signal, self._known = links
         self._known[session, number] = self
+        self._turn = 0
+        # Whether a task is at it, and what it waits for.
+        self._sending = self._receiving = False
+        self._writable: Signal | None = None
+        self._readable: Signal | None = None
+        # How each direction has ended. Ours: by us, or by the peer's STOP. The peer's: at its end, by its RESET, or
+        # because we have stopped reading.
+        self._finished = False
+        self._stopped: int | None = None
+        self._ended = bool(whole)
+        self._reset: int | None = None
+        self._ignored = False
+        self._closed = False
+        self._kept = whole  # read first: what was given back, or all of a stream that came in one small piece
 
     # --- sending --------------------------------------------------------------------------------------
 
@@ -262,13 +259,12 @@ class Stream(ByteStream):
             raise anyio.BusyResourceError("receiving from")
         self._receiving = True
         try:
-            while not self._begun:
+            while not self._begun():
                 await self._until_readable()
             return self.receive_whole_nowait()
         finally:
             self._receiving = False
 
-    @property
     def _begun(self) -> bool:
         """Whether there is something for `take_nowait`, be it an error, or has been."""
         over = self._ended or self._closed or self._ignored or self._reset is not None

@@ -57,23 +57,27 @@ _LARGE: Final = 65536
 class Incoming:
     """A call from a peer. `begin` reads what is here; the rest follows by itself."""
 
-    _header: CallHeader | None = None
-    _offer: Offer | None = None
-    _target: Any = None
-    _method: Method | None = None
-    _arguments: dict[str, Any]
-    _deadline = math.inf
-    _call: Call | None = None
-    _exchange: Exchange | None = None
-    _scope: anyio.CancelScope | None = None
-    _answered = _abandoned = _stopped = _entered = _left = False
-    _error: Exception | None = None
+    __slots__ = (
+        "_abandoned", "_answered", "_arguments", "_call", "_deadline", "_entered", "_error", "_exchange", "_header",
+        "_left", "_method", "_offer", "_peer", "_scope", "_server", "_stopped", "_stream", "_target",
+    )  # fmt: skip
 
     def __init__(self, server: Server, peer: Peer, stream: Stream) -> None:
         self._server = server
         self._peer = peer
         self._stream = stream
         stream.abandoned = self.abandon
+        self._header: CallHeader | None = None
+        self._offer: Offer | None = None
+        self._target: Any = None
+        self._method: Method | None = None
+        self._arguments: dict[str, Any] = {}
+        self._deadline = math.inf
+        self._call: Call | None = None
+        self._exchange: Exchange | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._answered = self._abandoned = self._stopped = self._entered = self._left = False
+        self._error: Exception | None = None
 
     # --- the request ----------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ Large pieces are handed on as views of the packet that brought them. Where piece
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from mp2p_core.errors import StreamReset
@@ -41,52 +40,41 @@ class ReceiveStream:
     Memory: at most twice the window, and pieces joined so that small ones do not cost more than their data.
     """
 
-    # What most streams, which are one small message, never come to change.
-    final: int | None = None
-    reset_code: int | None = None
-    """The code of the peer's RESET, when it came before the end."""
-    stop_code: int | None = None
-    """The code of our own STOP."""
-    update_due = False
-    """Whether the peer is to be told of more credit. Cleared by who tells it."""
-    readable_told = False
-    """Whether an event says that reading brings something new."""
-    told = False
-    """Whether the application has seen the end or the reset, or wants neither."""
-    _credit: ReceiveCredit | None = None
-    _low_water = 1  # bytes in order that make it readable, before the end
-    _next = 0
-    _begun = False  # something has come that counts as read only when it is
+    __slots__ = (
+        "_begun", "_credit", "_low_water", "_next", "_pieces", "_ready", "_shared", "_starts", "final", "number",
+        "readable_told", "reset_code", "stop_code", "told", "update_due",
+    )  # fmt: skip
 
     def __init__(self, number: int, shared: ReceiveBudget) -> None:
         self.number = number
+        self.final: int | None = None
+        self.reset_code: int | None = None
+        """The code of the peer's RESET, when it came before the end."""
+        self.stop_code: int | None = None
+        """The code of our own STOP."""
+        self.update_due = False
+        """Whether the peer is to be told of more credit. Cleared by who tells it."""
+        self.readable_told = False
+        """Whether an event says that reading brings something new."""
+        self.told = False
+        """Whether the application has seen the end or the reset, or wants neither."""
         self._shared = shared
-
-    # Made when they are needed: most streams come in one small piece.
+        self._credit: ReceiveCredit | None = None
+        self._low_water = 1  # bytes in order that make it readable, before the end
+        self._next = 0
+        self._begun = False  # something has come that counts as read only when it is
+        self._ready: list[_Buffer] = []  # in order, from `credit.read` up to `_next`
+        # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
+        self._starts: list[int] = []  # offsets of `_pieces`, beyond `_next`
+        self._pieces: list[_Buffer] = []
 
     @property
     def credit(self) -> ReceiveCredit:
-        """What the peer may send, and what was read."""
+        """What the peer may send, and what was read. Made when it is needed: most streams come in one piece."""
         if self._credit is None:
             self._credit = ReceiveCredit(c.STREAM_WINDOW, c.STREAM_WINDOW_CAP)
             self._credit.received = self._credit.read = self._next
         return self._credit
-
-    @cached_property
-    def _ready(self) -> list[_Buffer]:
-        """In order, from `credit.read` up to `_next`."""
-        return []
-
-    # Attack: every other byte. Bytes are bounded by the window, pieces by ReceiveBudget.add_pieces_untrusted.
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        """Offsets of `_pieces`, beyond `_next`."""
-        return []
-
-    @cached_property
-    def _pieces(self) -> list[_Buffer]:
-        return []
 
     # --- network --------------------------------------------------------------------------------------
 

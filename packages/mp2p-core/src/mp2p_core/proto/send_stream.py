@@ -103,34 +103,38 @@ class SendStream:
     on nothing has been sent.
     """
 
-    # What most streams, which are one small message, never come to change.
-    base = next = written = 0
-    final: int | None = None
-    """Where the application ended it."""
-    reset_code: int | None = None
-    reset_acked = False
-    stopped_code: int | None = None
-    """The code of the peer's STOP."""
-    told = False
-    """Whether the application knows that this direction has ended: it ended it, or was told of a STOP."""
-    blocked = False
-    """Whether `write` took less than it was given."""
-    in_ready = in_urgent = False
-    _whole = b""  # all of it and its end, while that waits in one piece
-    _acked: Spans | None = None
-    _lost: Spans | None = None
-    finished = False
-    """Whether the peer has acknowledged everything, the end included."""
-    _end_due = False  # the end has to be said by itself, or again
-    _end_acked = False
+    __slots__ = (
+        "_acked", "_chunks", "_end_acked", "_end_due", "_lost", "_shared", "_starts", "_whole", "base", "blocked",
+        "final", "finished", "in_ready", "in_urgent", "limit", "next", "number", "reset_acked", "reset_code",
+        "stopped_code", "told", "written",
+    )  # fmt: skip
 
     def __init__(self, number: int, shared: SendBudget) -> None:
         self.number = number
         self.limit = c.STREAM_WINDOW
         """The peer's MAX_STREAM."""
+        self.base = self.next = self.written = 0
+        self.final: int | None = None
+        """Where the application ended it."""
+        self.reset_code: int | None = None
+        self.reset_acked = False
+        self.stopped_code: int | None = None
+        """The code of the peer's STOP."""
+        self.told = False
+        """Whether the application knows that this direction has ended: it ended it, or was told of a STOP."""
+        self.blocked = False
+        """Whether `write` took less than it was given."""
+        self.finished = False
+        """Whether the peer has acknowledged everything, the end included."""
+        self.in_ready = self.in_urgent = False
         self._shared = shared
         self._chunks: list[Buffer] = []
         self._starts: list[int] = []
+        self._whole = b""  # all of it and its end, while that waits in one piece
+        self._acked: Spans | None = None
+        self._lost: Spans | None = None
+        self._end_due = False  # the end has to be said by itself, or again
+        self._end_acked = False
 
     # --- application ----------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class SendStream:
             self.written
             or not 0 < size <= c.UNSENT_FLOOR
             or size > self.limit
-            or shared.unsent + size > c.UNSENT_CONNECTION
+            or shared.taken + size > shared.sent + c.UNSENT_CONNECTION
         ):
             if data and not self.write(data, whole=True):
                 return False

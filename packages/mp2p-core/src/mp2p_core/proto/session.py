@@ -224,13 +224,13 @@ class Session:
         try:
             frames = parse_frames_untrusted(payload)
             for frame in frames:
-                if isinstance(frame, Ack):
-                    packer.acked_untrusted(frame, now)
-                    self.heard_by_peer = True
-                elif isinstance(frame, STREAM_FRAMES):
+                if isinstance(frame, STREAM_FRAMES):
                     eliciting = True
                     self.carried_at = now
                     packer.streams.receive_untrusted(frame, now)
+                elif isinstance(frame, Ack):
+                    packer.acked_untrusted(frame, now)
+                    self.heard_by_peer = True
                 elif isinstance(frame, Msg):
                     eliciting = True
                     self.carried_at = now
