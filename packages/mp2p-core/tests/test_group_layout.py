@@ -201,3 +201,18 @@ def test_the_nack_is_that_of_the_protocol_to_the_byte() -> None:
         g.parse_nack_untrusted(nack.pack()[:-1], 0)
     with pytest.raises(BadPacket):
         g.parse_nack_untrusted(CHANNEL + bytes(8) + b"\x41" + bytes(65), 0)
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=30), st.integers(0, 8))
+def test_messages_of_a_packet_are_what_was_packed_however_they_are_looked_at(
+    sent: list[bytes], head: int
+) -> None:
+    data = la.parse_large_plain_untrusted(la.large_plain(7, sent))
+    packed = data.messages
+    assert (data.number, len(packed), [*packed]) == (7, len(sent), sent)
+    assert [packed[n] for n in range(len(sent))] == sent
+    assert [*packed[1:]] == sent[1:]
+    heads, rests = la.split(packed, head)
+    assert [*heads] == [each[:head] for each in sent]
+    assert [*rests] == [each[head:] for each in sent]
+    assert (heads, rests) == tuple(map(type(heads), la.split(sent, head)))

@@ -282,7 +282,7 @@ def test_the_last_part_of_a_large_packet_may_be_of_one_byte(relayed: bool) -> No
             else:
                 pair.subscriber.receive_untrusted(datagram, pair.now)
         events = [each for each in pair.subscriber.events() if isinstance(each, Messages | Gap)]
-        assert [each.messages for each in events if isinstance(each, Messages)] == [sent], size
+        assert [[*each.messages] for each in events if isinstance(each, Messages)] == [sent], size
         tails.add(min(len(each) for each in datagrams) - c.GROUP_HEADER_SIZE)
     assert tails >= set(range(1, 40))
     assert not pair.subscriber.counters["group-malformed"]

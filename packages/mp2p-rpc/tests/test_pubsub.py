@@ -13,11 +13,14 @@ import pytest
 
 import mp2p_rpc
 from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
+from mp2p_core.proto.group.layout import large_plain, parse_large_plain_untrusted
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_rpc import Gap, Message, Node, Topic
 from mp2p_rpc.dropped import Dropped
+from mp2p_rpc.limits import Limits
+from mp2p_rpc.schema import Codec
 from mp2p_rpc.subscription import Overflow
-from mp2p_rpc.topic import Reliability, matches
+from mp2p_rpc.topic import Reliability, matches, messages_untrusted
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +207,29 @@ async def test_who_comes_late_gets_the_retained_message_or_the_last_ones() -> No
                 await log.ready(1)
                 await log.send("line 5")
                 assert [each.value for each in await take(feed, 1)] == ["line 5"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "values"),
+    [
+        (bytes, [b"as it is", None, b"", None, None, b"", None]),
+        (int, [None, 21, None, None, None, None, None]),
+    ],
+    ids=["bytes", "int"],
+)
+async def test_messages_of_a_packet_are_read_as_single_ones_are(annotation: type, values: list[Any]) -> None:
+    key = Identity.generate().public
+    encoded = [Topic("any", type(value)).encode(value) for value in (b"as it is", 21, b"")]
+    sent = [*encoded, b"", b"short", b"\x80sixth", bytes(6)]
+    for count in range(1, len(sent) + 1):
+        packet = parse_large_plain_untrusted(large_plain(5, sent[:count])).messages
+        together, single = (
+            [*messages_untrusted(Codec(annotation), Limits(), key, "any", 5, each)]
+            for each in (packet, sent[:count])
+        )
+        assert together == single
+        assert [each.value if isinstance(each, Message) else None for each in together] == values[:count]
+        assert [each.number for each in together] == list(range(5, 5 + count))
 
 
 async def test_patterns_follow_topics_that_come_later() -> None:

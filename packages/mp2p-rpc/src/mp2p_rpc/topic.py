@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import count
+from itertools import count, repeat
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from mp2p_core import PublicKey, UsageError
 from mp2p_core.proto.group.control import BEST_EFFORT, ORDERED, REPAIRED
+from mp2p_core.proto.group.layout import split
 from mp2p_rpc.errors import ArgumentError, BadMessage
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.schema import Codec, Misfit
@@ -23,7 +24,6 @@ __all__ = [
     "Message",
     "Reliability",
     "Topic",
-    "decode_untrusted",
     "matches",
     "messages_untrusted",
 ]
@@ -114,41 +114,37 @@ class Topic(Generic[T]):
         return f"Topic({self.name!r})"
 
 
-def decode_untrusted(codec: Codec, data: bytes, limits: Limits) -> tuple[float, Any]:
-    """Read a message of a topic: when it was published, and its value. Raises BadMessage."""
-    head = int.from_bytes(data[:_HEAD], "big") if len(data) >= _HEAD else 0
-    value = data[_HEAD:]
-    if head < _PLAIN:
-        # As short as no message is, it is not msgpack either: the codec says so.
-        return head / _SECOND, codec.decode_untrusted(value, limits)
-    if codec.annotation is not bytes:  # whether bytes fit, too, the codec says
-        value = codec.decode_untrusted(_ANYTHING.encode(value), limits)
-    return (head - _PLAIN) / _SECOND, value
-
-
 def messages_untrusted(
     codec: Codec, limits: Limits, publisher: PublicKey, topic: str, number: int, messages: Sequence[bytes]
 ) -> Iterable[Message[Any] | Gap]:
     """Return messages numbered on from `number`, a gap for what does not fit."""
-    if codec.annotation is bytes:
-        heads = [int.from_bytes(data[:_HEAD], "big") for data in messages]
-        if min(heads, default=0) >= _PLAIN:  # nothing shorter than a head is
-            return [
-                Message(data[_HEAD:], publisher, topic, n, (head - _PLAIN) / _SECOND)
-                for n, head, data in zip(count(number), heads, messages, strict=False)
-            ]
-    return _each_untrusted(codec, limits, publisher, topic, number, messages)
+    heads, values = split(messages, _HEAD)
+    numbers = [int.from_bytes(head, "big") for head in heads]
+    if codec.annotation is bytes and min(numbers, default=0) >= _PLAIN:  # nothing shorter than a head is
+        times = [(each - _PLAIN) / _SECOND for each in numbers]
+        return list(map(Message, values, repeat(publisher), repeat(topic), count(number), times))
+    return _each_untrusted(codec, limits, publisher, topic, number, numbers, values)
 
 
 def _each_untrusted(
-    codec: Codec, limits: Limits, publisher: PublicKey, topic: str, number: int, messages: Sequence[bytes]
-) -> Iterator[Message[Any] | Gap]:
-    for n, data in enumerate(messages, number):
+    codec: Codec, limits: Limits, publisher: PublicKey, topic: str, number: int,
+    heads: Sequence[int], values: Sequence[bytes],
+) -> Iterator[Message[Any] | Gap]:  # fmt: skip
+    for n, head, data in zip(count(number), heads, values, strict=False):
         try:
-            sent, value = decode_untrusted(codec, data, limits)
-            yield Message(value, publisher, topic, n, sent)
+            value = _decode_untrusted(codec, limits, data, plain=head >= _PLAIN)
+            yield Message(value, publisher, topic, n, head % _PLAIN / _SECOND)
         except BadMessage as error:
             yield Gap(publisher, topic, n, 1, f"the message does not fit the type: {error}")
+
+
+def _decode_untrusted(codec: Codec, limits: Limits, data: bytes, *, plain: bool) -> Any:
+    """Read a value. Raises BadMessage, also for nothing, which no msgpack is."""
+    if not plain:
+        return codec.decode_untrusted(data, limits)
+    if codec.annotation is not bytes:  # whether bytes fit, too, the codec says
+        return codec.decode_untrusted(_ANYTHING.encode(data), limits)
+    return data
 
 
 def matches(pattern: str, name: str) -> bool:

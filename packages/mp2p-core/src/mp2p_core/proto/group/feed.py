@@ -7,11 +7,14 @@ all epochs, and through what comes over the session.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group.events import Gap, Messages, SubscriberEvent
 from mp2p_core.proto.group.layout import BEGIN, END
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Entry", "Feed"]
 
@@ -27,7 +30,7 @@ class Entry(NamedTuple):
 
     number: int
     span: int
-    messages: list[bytes] | None = None
+    messages: Sequence[bytes] | None = None
     piece: bytes | None = None
     flags: int = 0
 
@@ -105,7 +108,7 @@ class Feed:
         self.next_number = None
         self._assembly = None
 
-    def _deliver(self, number: int, count: int, messages: list[bytes] | None) -> None:
+    def _deliver(self, number: int, count: int, messages: Sequence[bytes] | None) -> None:
         if count:
             self._assembly = None
         if self._stash and count > 1:  # some of them may be stashed

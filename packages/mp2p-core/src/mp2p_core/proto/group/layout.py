@@ -26,9 +26,9 @@ The parts of a large packet, after their headers, are slices of one ciphertext a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import Final, NamedTuple, TypeAlias, overload
 
 from mp2p_core.errors import BadPacket
 from mp2p_core.proto import constants as c
@@ -62,6 +62,7 @@ __all__ = [
     "Heartbeat",
     "LargeManifest",
     "Manifest",
+    "Packed",
     "Part",
     "Rotate",
     "Unproven",
@@ -81,6 +82,7 @@ __all__ = [
     "parse_rotate_untrusted",
     "rotate_body",
     "several_plain",
+    "split",
 ]
 
 _HEADER = struct.Struct(">BBH8sQ")
@@ -137,7 +139,7 @@ class Data(NamedTuple):
 
     flags: int
     number: int
-    messages: list[bytes]
+    messages: Sequence[bytes]
     piece: bytes | None
 
 
@@ -268,8 +270,45 @@ def parse_large_plain_untrusted(plaintext: bytes) -> Data:
     lengths = struct.unpack_from(f">{count}H", plaintext, LARGE_HEAD)
     if start + sum(lengths) != len(plaintext):
         raise BadPacket("group-malformed")
-    messages = list(struct.unpack_from("%ds" * count % lengths, plaintext, start))
-    return Data(WHOLE | SEVERAL, number, messages, None)
+    return Data(WHOLE | SEVERAL, number, Packed(plaintext, start, lengths), None)
+
+
+class Packed(Sequence[bytes]):
+    """Messages one behind the other in a packet: copied out of it whenever they are looked at, so do that once."""
+
+    __slots__ = ("lengths", "packet", "start")
+
+    def __init__(self, packet: bytes, start: int, lengths: tuple[int, ...]) -> None:
+        self.packet = packet
+        self.start = start
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        return split(self, 0)[1][index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(split(self, 0)[1])
+
+
+def split(messages: Sequence[bytes], head: int) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Cut each message into its first `head` bytes, or less if it has not so many, and the rest."""
+    if isinstance(messages, Packed) and min(messages.lengths) >= head:
+        found = _splitter(head, messages.lengths)(messages.packet, messages.start)
+        return found[::2], found[1::2]
+    return [each[:head] for each in messages], [each[head:] for each in messages]
+
+
+@lru_cache(maxsize=16)  # a publisher that packs as many empty messages as it can fills it with 32 MiB
+def _splitter(head: int, lengths: tuple[int, ...]) -> Callable[..., tuple[bytes, ...]]:
+    each = f"{head}s%ds" * len(lengths)
+    return struct.Struct(each % tuple(length - head for length in lengths)).unpack_from
 
 
 def large_body(previous: bytes, following: bytes, whole: bytes, digests: Sequence[bytes]) -> bytes:

@@ -307,7 +307,7 @@ class Opener:
                     brought = [plaintext[DATA_HEAD:]]
                 elif plaintext[0] & 0x0F == DATA_COVERED:
                     data = parse_data_untrusted(plaintext, len(plaintext))
-                    number, brought = data.number, data.messages
+                    number, brought = data.number, list(data.messages)
                     if data.piece is not None:
                         found.append(data)
                 else:
