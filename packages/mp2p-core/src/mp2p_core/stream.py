@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import anyio
 from anyio.abc import ByteStream
@@ -151,7 +151,8 @@ class Stream(ByteStream):
             raise anyio.ClosedResourceError
         if self._stopped is not None:
             raise StreamClosed(self.number, self._stopped)
-        self._check_open()
+        if not self._session.live:
+            self._raise_closed()
 
     def _until_writable(self) -> Awaitable[None]:
         self._writable = self._make_signal()  # left behind afterwards: to set it once more does nothing
@@ -210,7 +211,8 @@ class Stream(ByteStream):
             self._receiving = False
 
     def _until_readable(self) -> Awaitable[None]:
-        self._check_open()
+        if not self._session.live:
+            self._raise_closed()
         self._readable = self._make_signal()  # left behind, too
         return self._readable.wait()
 
@@ -343,10 +345,9 @@ class Stream(ByteStream):
             await self.reset()
         await self.aclose()
 
-    def _check_open(self) -> None:
-        if not self._session.live:
-            self._connection.check_open()
-            raise Closed(self._session.closing.code, self._session.closing.reason)
+    def _raise_closed(self) -> NoReturn:
+        self._connection.check_open()
+        raise Closed(self._session.closing.code, self._session.closing.reason)
 
     async def _take_turn(self) -> None:
         self._turn += 1

@@ -181,8 +181,7 @@ class Streams:
         if receive.update_due:
             receive.update_due = False
             self.control[MAX_STREAM, stream] = None
-        if self._receiving.update_due:
-            self._tell_max_data()
+        self._tell_max_data()
         if receive.told:
             self._forget_if_done(stream, live)
         return pieces
@@ -258,10 +257,12 @@ class Streams:
         if last and not offset and not told and (whole := receive.take_whole_untrusted(data)):
             if known:
                 self.events.append((_READABLE, number, whole))
+                self._forget_if_done(number, live)
             else:
                 self.events[-1] = _OPENED, number, whole
-        else:
-            receive.receive_untrusted(offset, data, last=last)
+            self._tell_max_data()
+            return
+        receive.receive_untrusted(offset, data, last=last)
         if receive.told or not receive.readable_told or self._receiving.update_due:
             self._received(number, live)
 
@@ -272,8 +273,7 @@ class Streams:
         elif not receive.readable_told and receive.readable:
             receive.readable_told = True
             self.events.append((_READABLE, number, b""))
-        if self._receiving.update_due:
-            self._tell_max_data()
+        self._tell_max_data()
 
     def _stopped(self, send: SendStream, code: int) -> None:
         if send.done or send.reset_code is not None:
