@@ -282,7 +282,7 @@ def test_some_losses_are_taken_for_chance() -> None:
     assert window(a) == 14 * 1200
     later = a.send(1.2)
     ack(a, *later[:2], *later[6:], now=1.3)
-    assert window(a) == 7 * 1200, "eight may be lost at first; the ninth is congestion"
+    assert window(a) == 10 * 1200, "eight may be lost at first; the ninth is congestion"
 
 
 def test_losses_while_a_queue_stands_are_congestion() -> None:
@@ -301,26 +301,28 @@ def test_losses_while_a_queue_stands_are_congestion() -> None:
 
 def test_losses_halve_the_window_once_a_round() -> None:
     a = side()
+    a.packer._capacity.congestion.window = 24_000
     exhaust(a)
     write(a, bytes(500_000))
     numbers = a.send(1.0)
     ack(a, *numbers[6:], now=1.1)
-    assert window(a) == 6000, "what arrived in that round does not widen it"
+    assert window(a) == 12_000, "what arrived in that round does not widen it"
     assert a.packer.packets_lost == 6
     later = a.send(1.2)
     assert later
     ack(a, *later, now=1.3)
-    assert window(a) > 6000
+    assert window(a) > 12_000
 
 
 def test_losses_first_and_arrivals_then() -> None:
     """Order counts: else what arrived would widen the window before it is halved (RFC 9002, appendix A.7)."""
     a = side()
+    a.packer._capacity.congestion.window = 24_000
     exhaust(a)
     write(a, bytes(500_000))
     numbers = a.send(1.0)
     ack(a, *numbers[1:], now=1.1)
-    assert window(a) == 6000
+    assert window(a) == 12_000
 
 
 def test_persistent_congestion_closes_the_window_and_forgets_the_minimum() -> None:
@@ -653,8 +655,9 @@ def test_what_is_repeated_beside_new_data_goes_in_large_packets() -> None:
 
 
 def test_no_small_packet_because_the_window_has_little_left() -> None:
-    """What comes back makes room for a large one."""
+    """What comes back makes room for a large one. A queue makes none for those who wait: others fill it."""
     a = opened_up()
+    a.packer.rtt.add(0.01, 0.0)
     capacity = a.packer._capacity
     capacity.sizer.count = 16
     capacity.congestion.window = 200_000
@@ -666,6 +669,10 @@ def test_no_small_packet_because_the_window_has_little_left() -> None:
     assert 1200 < left < 16 * 1200
     assert capacity.window(in_flight(a)) == 0
     assert capacity.window(in_flight(a) - 16 * 1200) > 0
+    for _ in range(8):
+        a.packer.rtt.add(0.02, 0.0)
+    assert a.packer.rtt.queued
+    assert capacity.window(in_flight(a)) == left
 
 
 def test_after_congestion_a_packet_takes_a_quarter_of_the_window_at_most() -> None:
@@ -674,7 +681,7 @@ def test_after_congestion_a_packet_takes_a_quarter_of_the_window_at_most() -> No
     capacity = a.packer._capacity
     capacity.sizer.count = 53
     capacity.congestion.window = 100_000
-    capacity.congestion.lost(1.0, 1.0)
+    capacity.congestion.lost(1.0, 1.0, crowded=True)
     write(a, bytes(900_000))
     numbers = a.send(1.1)
     assert len(numbers) >= 4

@@ -58,6 +58,17 @@ def test_a_queue_is_what_delays_even_the_fastest_of_the_last_eight() -> None:
     assert not rtt.queued, "2 ms are no queue: hosts are late by that much"
 
 
+@pytest.mark.parametrize(("fastest", "late"), [(0.0003, 0.00025), (0.004, 0.001), (0.010, 0.002)])
+def test_a_path_may_be_crowded_from_a_quarter_more_of_its_time(fastest: float, late: float) -> None:
+    """But no sooner than hosts are late, and no later than a queue is sure."""
+    rtt = RoundTrip(fastest)
+    assert rtt.crowded, "nothing is known"
+    rtt.add(fastest + late + 0.0001, 0.0)
+    assert rtt.crowded
+    rtt.add(fastest + late - 0.0001, 0.0)
+    assert not rtt.crowded
+
+
 def test_the_peers_wait_is_no_queue() -> None:
     rtt = RoundTrip(0.010)
     for _ in range(8):

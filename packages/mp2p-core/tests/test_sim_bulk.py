@@ -136,7 +136,8 @@ def test_a_transfer_fills_the_bottleneck(rate: float, delay: float, queue: int) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_two_connections_share_the_bottleneck(seed: int) -> None:
+def test_two_connections_share_the_bottleneck_evenly(seed: int) -> None:
+    """Over sixty seeds the shares vary by 0.03; with packets that are saved up for while the queue stands, by 0.09."""
     rate = RATE / 4
     first = link(seed, rate=rate, delay=0.006, jitter=0.001, queue=25_000)
     second = Link(first.sim, first.sim.add_node("c"), first.receiver)
@@ -145,8 +146,8 @@ def test_two_connections_share_the_bottleneck(seed: int) -> None:
     other = Transfer(second, ENDLESS)
     first.sim.run(2)
     found = shares(first.sim, rate, 5, one, other)
-    assert 0.35 < found[0] < 0.65
-    assert 0.35 < found[1] < 0.65
+    assert 0.4 < found[0] < 0.6
+    assert 0.4 < found[1] < 0.6
     assert sum(found) > 0.9
 
 
@@ -170,7 +171,7 @@ class Reference:
         if sent_at > self.halved_at:
             self.window += size if self.slow_start else self.datagram * size / self.window
 
-    def lost(self, sent_at: float, now: float) -> None:
+    def lost(self, sent_at: float, now: float, *, crowded: bool) -> None:
         if sent_at > self.halved_at:
             self.halved_at = now
             self.window = self.threshold = max(self.window / 2, 2 * self.datagram)
@@ -195,7 +196,7 @@ def be_plain(path: Link) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "delay", "queue", "least"),
-    [(RATE, 0.01, 60_000, 0.38), (4 * RATE, 0.0005, 64_000, 0.25)],
+    [(RATE / 4, 0.006, 25_000, 0.4), (4 * RATE, 0.0005, 64_000, 0.25)],
 )
 def test_it_leaves_a_plain_newreno_its_share(rate: float, delay: float, queue: int, least: float) -> None:
     """A queue of more than some milliseconds is seen, and losses at it are no chance.
@@ -212,8 +213,20 @@ def test_it_leaves_a_plain_newreno_its_share(rate: float, delay: float, queue: i
     assert sum(found) > 0.85
 
 
-def goodput(*, plain: bool) -> float:
-    path = link(2, loss=0.01, delay=0.002, rate=RATE * 12, queue=1_000_000)
+def test_three_of_these_leave_a_plain_newreno_a_share_of_a_short_queue() -> None:
+    """It holds seven datagrams, and each of the three may have ten out where losses are chance: here they are not."""
+    rate = 4 * RATE
+    first = link(1, rate=rate, delay=0.0005, queue=10_000, jitter=0.0005)
+    paths = [first, *(Link(first.sim, first.sim.add_node(name), first.receiver) for name in "cde")]
+    be_plain(paths[-1])
+    transfers = [Transfer(path, ENDLESS) for path in paths]
+    first.sim.run(0.3)
+    *_, plain = shares(first.sim, rate, 0.6, *transfers)
+    assert plain > 0.1
+
+
+def goodput(loss: float, *, plain: bool) -> float:
+    path = link(2, loss=loss, delay=0.002, rate=RATE * 12, queue=1_000_000)
     if plain:
         be_plain(path)
     transfer = Transfer(path, ENDLESS)
@@ -222,8 +235,9 @@ def goodput(*, plain: bool) -> float:
     return share
 
 
-def test_losses_of_one_percent_by_chance_cost_little() -> None:
-    assert goodput(plain=False) > 5 * goodput(plain=True)
+@pytest.mark.parametrize(("loss", "times"), [(0.01, 5), (0.2, 4)])
+def test_losses_by_chance_cost_less_than_those_of_congestion(loss: float, times: float) -> None:
+    assert goodput(loss, plain=False) > times * goodput(loss, plain=True)
 
 
 # --- a reader that stalls ----------------------------------------------------------------------------

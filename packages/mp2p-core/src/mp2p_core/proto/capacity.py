@@ -52,7 +52,7 @@ class Capacity:
     def lost(self, sent_at: float, datagrams: int, now: float) -> None:
         """Note that a packet was lost."""
         if not self.tolerance.forgives(datagrams, queued=self._rtt.queued):
-            self.congestion.lost(sent_at, now)
+            self.congestion.lost(sent_at, now, crowded=self._rtt.crowded)
         self.sizer.lost(datagrams, sent_at, now)
 
     def swallowed(self, now: float) -> None:
@@ -89,14 +89,14 @@ class Capacity:
         """Return the bytes that the window lets out beside those; less than a datagram is nothing.
 
         Nor is less than a packet, while more is out than has yet to be let out: what comes back makes room for it.
+        But who saves up for a large packet while a queue stands finds it full then, of others who did not.
         """
         window = self.congestion.window
         room = window - in_flight
         if room < self.datagram:
             return 0.0
-        if room < in_flight and room < min(self.sizer.count * self.datagram, window / 4):
-            return 0.0
-        return room
+        saves = room < in_flight and room < min(self.sizer.count * self.datagram, window / 4)
+        return 0.0 if saves and not self._rtt.queued else room
 
     def span(self, window: float, now: float) -> int:
         """Return how many datagrams a packet may span when the window lets out so many bytes.

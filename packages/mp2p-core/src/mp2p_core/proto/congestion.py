@@ -1,4 +1,4 @@
-"""How much may be in flight: NewReno as RFC 9002 section 7 has it (docs/protocol.md, section 6)."""
+"""How much may be in flight: NewReno as RFC 9002 section 7 has it, and a larger least (docs/protocol.md, section 6)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,17 @@ class NewReno:
             self.window += self._datagram * size / self.window
         self.window = min(self.window, _MAXIMUM_WINDOW)
 
-    def lost(self, sent_at: float, now: float) -> None:
-        """Note a loss. Losses of packets sent before the last halving belong to that one."""
+    def lost(self, sent_at: float, now: float, *, crowded: bool) -> None:
+        """Note a loss. Losses of packets sent before the last halving belong to that one.
+
+        `crowded` tells whether packets may wait in a queue on the way. Where none do, going below what is sent to
+        any path at first spares nobody anything: what is lost there is lost by chance, however much it is.
+        """
         if sent_at <= self._recovery_start:
             return
         self._recovery_start = now
-        self.window = self._threshold = max(self.window / 2, _MINIMUM_WINDOW * self._datagram)
+        least = (_MINIMUM_WINDOW if crowded else _INITIAL_WINDOW) * self._datagram
+        self.window = self._threshold = max(self.window / 2, min(self.window, least))
 
     def persistent(self) -> None:
         """Start over: nothing arrived for so long that the path must be taken for another one."""

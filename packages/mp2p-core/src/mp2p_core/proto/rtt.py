@@ -12,6 +12,9 @@ __all__ = ["RoundTrip"]
 _RECENT: Final = 8
 """Samples whose smallest tells of a queue: a host that was busy delays some of them, a queue all."""
 
+_LATE: Final = 0.00025
+"""What even the fastest of them may be late by without a queue, of hosts that have little to do."""
+
 _FASTER: Final = 4
 """How many times the latest sample the smoothed one may be, for pacing."""
 
@@ -85,6 +88,16 @@ class RoundTrip:
         self._derive()
 
     @property
+    def _wait(self) -> float:
+        """How long even the fastest of the last packets waited on the way."""
+        return min(self._recent, default=math.inf) - self.minimum
+
+    @property
     def queued(self) -> bool:
         """Whether even the fastest of the last packets waited on the way, for longer than hosts are late."""
-        return not self._recent or min(self._recent) > self.minimum + c.GRANULARITY
+        return self._wait > c.GRANULARITY
+
+    @property
+    def crowded(self) -> bool:
+        """Whether they may have waited in a short queue: also whenever `queued`, and while hosts are late."""
+        return self._wait > min(max(self.minimum / 4, _LATE), c.GRANULARITY)
