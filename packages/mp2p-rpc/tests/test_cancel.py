@@ -310,3 +310,24 @@ async def test_C6_a_cancel_that_races_the_answer_has_one_outcome_and_leaves_noth
             for _ in range(100):
                 tasks.start_soon(one)
         assert outcomes[20:] == ["done"] * 100, f"seed {seed}"
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x01\x00\x00\x01\x00some of a call"], ids=["nothing", "some"])
+async def test_C6_a_request_given_up_before_it_is_read_leaves_no_stream(net: Any, sent: bytes) -> None:
+    """Its RESET comes a packet ahead of its STOP, as where one is lost: after 99 such, no call got through."""
+    slow = Slow()
+    slow.release.set()
+    async with net.serving(slow) as (peer, server):
+        streams = [await peer.open_stream() for _ in range(99)]  # and one for messages
+        for stream in streams:
+            await stream.send(sent)
+        await anyio.wait_all_tasks_blocked()
+        for stream in streams:
+            await stream.reset(1)
+        await anyio.wait_all_tasks_blocked()
+        for stream in streams:
+            await stream.stop(1)
+        with anyio.fail_after(10):
+            assert await peer.client(Slow).unary() == "done"
+        (there,) = server.peers()
+        assert not there.incoming

@@ -98,7 +98,7 @@ class Incoming:
             if not self._pass_on(bad):
                 self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed):
-            self._end()
+            self._drop()
         else:
             self._server.tasks.start_soon(self._read_on, self._frames)
 
@@ -123,7 +123,7 @@ class Incoming:
             if not self._pass_on(bad):
                 self._refuse(describe_bad_message(bad, arguments=False))
         except (StreamReset, Closed, anyio.ClosedResourceError):
-            self._end()
+            self._drop()
 
     async def _read_rest(self, exchange: Exchange) -> None:
         while (frame := await exchange.receive_untrusted()) is not None:
@@ -252,6 +252,11 @@ class Incoming:
             self._scope.cancel()
         else:
             self._refuse(ErrorBody(ErrorKind.STOPPED))
+
+    def _drop(self) -> None:
+        """Let go of a request that its caller has given up: of the STOP, which may come later, nobody is told."""
+        self._stream.abort(STOPPED)
+        self._end()
 
     def _refuse(self, body: ErrorBody) -> bool:
         """Answer with an error, without a handler. Returns True."""
