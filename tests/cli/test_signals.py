@@ -109,3 +109,20 @@ def wait_for_group(running: Any) -> None:
     process = psutil.Process(running.process.pid)
     while not process.net_connections("udp"):
         assert running.process.poll() is None, running.errors()
+
+
+def test_L6_interrupted_while_it_loads_it_shows_no_traceback() -> None:
+    program = """
+import os, signal, sys
+import mp2p.cli
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "mp2p.cli.commands":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+mp2p.cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")

@@ -485,6 +485,18 @@ def test_what_is_dropped_adds_up_beside_what_nobody_can_count() -> None:
     assert not dropped.gaps
 
 
+@pytest.mark.parametrize("name", ["", "a//b", "/a", "a" * 256, "\udcff"])
+async def test_what_is_no_name_is_no_pattern_either(name: str) -> None:
+    """A feed of such a pattern would wait for ever."""
+    with pytest.raises(UsageError, match="no name"):
+        Topic(name)
+    async with scene() as net:
+        subscriber = await net.node()
+        with pytest.raises(UsageError, match="fits no topic"):
+            async with subscriber.subscribe(Identity.generate().public, name):
+                raise AssertionError
+
+
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"history": -1}, {"overflow": "drop_oldest"}])
 async def test_what_a_feed_cannot_do_is_refused(wrong: dict[str, Any]) -> None:
     async with scene() as net:

@@ -25,7 +25,7 @@ from mp2p_rpc.errors import CallError, NotAllowed
 from mp2p_rpc.followed import Followed, Source
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.outbox import Outbox
-from mp2p_rpc.topic import Gap, Message, messages_untrusted
+from mp2p_rpc.topic import Gap, Message, are_words, messages_untrusted
 
 if TYPE_CHECKING:
     from mp2p_core import Contact, Mp2pError
@@ -63,6 +63,10 @@ class Feed(AsyncIterator[Any]):
         if limit < 1 or history < 0 or overflow not in get_args(Overflow):
             raise UsageError(
                 f"limit is 1 or more, history 0 or more, and overflow one of {', '.join(get_args(Overflow))}"
+            )
+        if not are_words(pattern):
+            raise UsageError(
+                f"{pattern!r} fits no topic: write words with / between them; * and ** stand for any"
             )
         self.sources = {contact.key: Source(contact) for contact in sources}
         """How it stands with each publisher, by key."""

@@ -87,7 +87,7 @@ class Topic(Generic[T]):
         retain: int = 0,
         history: int = 0,
     ) -> None:
-        if not name or len(name.encode()) > _MAX_NAME or "*" in name or not all(name.split("/")):
+        if not are_words(name) or "*" in name:
             raise UsageError(f"{name!r} is no name of a topic: write words with / between them, without *")
         if reliability not in MODES:
             raise UsageError(f"unknown reliability {reliability!r}: choose one of {', '.join(MODES)}")
@@ -145,6 +145,15 @@ def _decode_untrusted(codec: Codec, limits: Limits, data: bytes, *, plain: bool)
     if codec.annotation is not bytes:  # whether bytes fit, too, the codec says
         return codec.decode_untrusted(_ANYTHING.encode(data), limits)
     return data
+
+
+def are_words(text: str) -> bool:
+    """Tell whether a text is words with `/` between them, as names and patterns are, which can travel."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half a character, or the bytes of another encoding
+        return False
+    return size <= _MAX_NAME and all(text.split("/"))
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -26,8 +27,13 @@ def main() -> NoReturn:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this, as some services and `>&-` do
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, PTH123 - kept open
+    # Ctrl-C while this loads ends it at once and without a traceback: nothing is open yet. It may be ignored, too.
+    if interruptible := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here because the demo's processes import this package too, and need no commands.
     from mp2p.cli.commands import cli  # noqa: PLC0415
 
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main()
     raise AssertionError("a command line ends in an exit")
