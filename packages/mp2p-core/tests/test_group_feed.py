@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.group import layout
 from mp2p_core.proto.group.events import Gap, Messages
 from mp2p_core.proto.group.feed import Entry, Feed
 from mp2p_core.proto.group.layout import BEGIN, END
@@ -187,3 +189,24 @@ def test_every_number_is_delivered_or_reported_once(plan: list[tuple[int, bool, 
     feed.take(Entry(number, 0))
     note()
     assert sorted(reported) == list(range(number))
+
+
+def test_a_packet_of_many_messages_is_cut_once_where_some_are_there_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attack: a publisher that packs thousands of messages into one packet; to cut it for each takes a minute."""
+    cuts = 0
+    genuine = layout.split
+
+    def split(*arguments: object) -> object:
+        nonlocal cuts
+        cuts += 1
+        return genuine(*arguments)  # type: ignore[arg-type]  # whatever was given
+
+    monkeypatch.setattr(layout, "split", split)
+    packet = layout.parse_large_plain_untrusted(layout.large_plain(0, [b"%d" % n for n in range(5000)]))
+    feed = feed_from(0)
+    feed.stash(whole(4000))
+    feed.take(Entry(0, 5000, packet.messages))
+    assert story(feed) == list(range(5000))
+    assert cuts == 1

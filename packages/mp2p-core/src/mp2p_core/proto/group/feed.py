@@ -112,8 +112,9 @@ class Feed:
         if count:
             self._assembly = None
         if self._stash and count > 1:  # some of them may be stashed
+            whole = list(messages or ())  # looked at once: each look may copy all of them out of a packet
             for n in range(count):
-                self._deliver(number + n, 1, messages and [messages[n]])
+                self._deliver(number + n, 1, whole[n : n + 1])
             return
         self._close(number)
         assert self.next_number is not None
