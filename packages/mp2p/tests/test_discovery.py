@@ -33,7 +33,7 @@ def test_a_long_name_is_cut() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", ["", "a.b", "x" * 64, "ü" * 32])
+@pytest.mark.parametrize("name", ["", "a.b", "x" * 64, "ü" * 32, "\udcff", "a\nb", "\x7f", "_sub"])
 async def test_a_name_that_does_not_fit_is_refused(name: str) -> None:
     with pytest.raises(mp2p.UsageError, match="choose"):
         async with mp2p.announce(cast("Any", None), name):

@@ -46,8 +46,10 @@ async def announce(node: Node, name: str, *, interfaces: Iterable[str] = ()) -> 
     Raises `UsageError` for a name that does not fit or is taken, and when zeroconf is not installed, and
     `NoMulticast` when there is no network.
     """
-    if not 0 < len(name.encode()) <= _MAX_NAME or "." in name:
-        raise UsageError(f"{name!r} is no name to announce: choose up to {_MAX_NAME} bytes without a dot")
+    if not _fits(name):
+        raise UsageError(
+            f"{name!r} is no name to announce: choose up to {_MAX_NAME} bytes of text without a dot, in one line"
+        )
     addresses = _addresses(interfaces)
     zeroconf = await _open(addresses)
     try:
@@ -117,6 +119,18 @@ async def _open(addresses: list[str]) -> Zeroconf:
         )
     except OSError as error:
         raise NoMulticast(None, f"multicast DNS cannot be used: {error}") from error
+
+
+def _fits(name: str) -> bool:
+    """Tell whether a name can be one of DNS-SD (RFC 6763, section 4.1.1)."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half a character, or the bytes of another encoding
+        return False
+    controls = any(character < " " or character == "\x7f" for character in name)
+    return (
+        0 < size <= _MAX_NAME and "." not in name and not controls and name != "_sub"
+    )  # the last has a meaning
 
 
 def _service(node: Node, name: str, addresses: list[str]) -> ServiceInfo:
