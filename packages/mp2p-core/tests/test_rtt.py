@@ -58,6 +58,13 @@ def test_a_queue_is_what_delays_even_the_fastest_of_the_last_eight() -> None:
     assert not rtt.queued, "2 ms are no queue: hosts are late by that much"
 
 
+@pytest.mark.parametrize("sample", [None, 0.01])
+def test_before_anything_came_back_each_loss_counts(sample: float | None) -> None:
+    rtt = RoundTrip(sample)
+    assert rtt.queued
+    assert rtt.crowded
+
+
 @pytest.mark.parametrize(("fastest", "late"), [(0.0003, 0.00025), (0.004, 0.001), (0.010, 0.002)])
 def test_a_path_may_be_crowded_from_a_quarter_more_of_its_time(fastest: float, late: float) -> None:
     """But no sooner than hosts are late, and no later than a queue is sure."""

@@ -89,8 +89,8 @@ class RoundTrip:
 
     @property
     def _wait(self) -> float:
-        """How long even the fastest of the last packets waited on the way."""
-        return min(self._recent, default=math.inf) - self.minimum
+        """How long even the fastest of the last packets waited on the way; for ever as long as nothing is known."""
+        return min(self._recent) - self.minimum if self._recent else math.inf
 
     @property
     def queued(self) -> bool:
