@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,24 @@ def test_a_heartbeat_tells_of_messages_lost_at_the_end() -> None:
     assert story(feed) == [0, (1, 3)]
     feed.take(Entry(4, 0))
     assert story(feed) == []
+
+
+def test_many_messages_beside_many_that_are_kept_cost_no_look_at_each_for_each() -> None:
+    looks = 0
+
+    class Stash(dict[int, Entry]):
+        def __iter__(self) -> Iterator[int]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    feed = feed_from(0)
+    feed._stash = Stash()
+    for number in (3, 50, 51, *range(1000, 1100)):
+        feed.stash(whole(number))
+    feed.take(whole(0, 100))
+    assert story(feed) == list(range(100))
+    assert looks < 20
 
 
 def test_repeats_and_overlaps_are_delivered_once() -> None:

@@ -13,11 +13,16 @@ import pytest
 
 import mp2p_rpc
 from mp2p_core import Closed, Identity, PeerUnreachable, UsageError, render_metrics
+from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group.layout import large_plain, parse_large_plain_untrusted
 from mp2p_core.testing.memory import MemoryHub
+from mp2p_core.transport import Path, Train
 from mp2p_rpc import Gap, Message, Node, Topic
+from mp2p_rpc.desk import Topics
 from mp2p_rpc.dropped import Dropped
+from mp2p_rpc.held import Held
 from mp2p_rpc.limits import Limits
+from mp2p_rpc.outbox import ROOM, Outbox
 from mp2p_rpc.schema import Codec
 from mp2p_rpc.subscription import Overflow
 from mp2p_rpc.topic import Reliability, matches, messages_untrusted
@@ -248,6 +253,70 @@ async def test_patterns_follow_topics_that_come_later() -> None:
                     await alarms.send("storm")
                     (message,) = await take(feed, 1)
                     assert (message.topic, message.value) == ("weather/alarms", "storm")
+
+
+async def test_a_publisher_cannot_have_more_followed_than_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["evil", "weather/*", "weather/" + 300 * "x", *(f"weather/{n}" for n in range(600))]
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        monkeypatch.setattr("mp2p_rpc.desk.matches", lambda *_: True)
+        monkeypatch.setattr(publisher._desk, "names", lambda _key: names)
+        monkeypatch.setattr(publisher._desk, "_take_untrusted", lambda *_: None)
+        async with (
+            publisher.publish(READINGS, allow="any"),
+            subscriber.subscribe(publisher.contact, "weather/*") as feed,
+        ):
+            (gap,) = await take(feed, 1)
+            assert "more than 512" in gap.reason
+            assert feed.topics == tuple(names[3 : 3 + 512])
+
+
+async def test_a_publisher_is_not_kept_busy_with_one_pattern() -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with publisher.publish(READINGS, allow="any"), subscriber.connect(publisher.contact) as peer:
+            with pytest.raises(mp2p_rpc.RpcError, match="255 bytes"):
+                await anext(peer.client(Topics).names(100 * "**/"))
+
+
+async def test_a_publisher_does_not_take_the_channel_of_another() -> None:
+    async with scene() as net:
+        honest, other, subscriber = await net.node(), await net.node(), await net.node()
+        async with (
+            honest.publish(READINGS, allow="any") as first,
+            other.publish(READINGS, allow="any") as second,
+            subscriber.subscribe([honest.contact, other.contact], READINGS) as feed,
+        ):
+            with anyio.fail_after(10):
+                await first.ready(1)
+                await second.ready(1)
+            mine, its = (feed._followed[node.key, READINGS.name] for node in (honest, other))
+            (channel,) = mine.channels
+            its.subscriber._by_channel[channel] = its.subscriber._lanes[0]  # as a GRANT of that channel does
+            feed._after(its)
+            assert feed._by_channel[channel] is mine
+            del its.subscriber._by_channel[channel]
+            feed._after(its)
+            assert feed._by_channel[channel] is mine
+
+
+def test_what_waits_for_a_peer_that_does_not_read_is_bounded() -> None:
+    outbox = Outbox()
+    for _ in range(ROOM):
+        outbox.put(b"refused")
+    assert ROOM <= outbox.size < ROOM + 7
+
+
+def test_what_waits_for_a_slow_reader_is_bounded_in_bytes() -> None:
+    held, train = Held(), Train(Path(bytes(20)), (bytes(60_000),), 60_000)
+    for _ in range(GROUP_WINDOW):
+        held.add(train)
+    assert 4_000_000 < 60_000 * len(held.first(GROUP_WINDOW)) < 6_000_000
+    held.drop(len(held.first(GROUP_WINDOW)))
+    assert not held
+    assert held.size == 0
 
 
 async def test_only_who_is_allowed_may_subscribe_and_knows_the_topic() -> None:
@@ -644,6 +713,11 @@ async def test_what_cannot_be_is_refused() -> None:
         ("a/r*", "a/wall", False),
         ("**/a/**", "b/a/c", True),
         ("**/a/**/a", "a/b", False),
+        ("a*b*c", "axbyc", True),
+        ("a*b*c", "ac", False),
+        ("a*a", "a", False),
+        ("?[a-z]*", "?[a-z]!", True),
+        ("?[a-z]*", "xa", False),
         (2000 * "**/" + "x", "a/b/c/d", False),  # takes no time, and no depth
         (2000 * "**/" + "d", "a/b/c/d", True),
     ],

@@ -307,6 +307,16 @@ def test_C1_a_message_larger_than_the_limit_is_not_looked_at() -> None:
     assert refused.value.reason == "too-large"
 
 
+@pytest.mark.parametrize("annotation", [Mode, Literal["a", "b"], Options])
+def test_C1_what_a_refused_value_says_is_cut_and_is_no_path(annotation: Any) -> None:
+    hostile = 4000 * " - at `$"
+    wire = msgspec.msgpack.encode({"name": 1, hostile: 2} if annotation is Options else hostile)
+    with pytest.raises(BadMessage) as raised:
+        Codec(annotation).decode_untrusted(wire, LIMITS)
+    assert len(str(raised.value)) < 2200
+    assert len(raised.value.path) <= 1024
+
+
 @pytest.mark.parametrize("annotation", [Any, Tree, list[Any]])
 def test_C1_deep_nesting_is_refused_whatever_the_type(annotation: Any) -> None:
     deep: Any = Tree(0)

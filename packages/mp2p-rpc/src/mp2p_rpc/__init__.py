@@ -18,7 +18,7 @@ Layers, lowest first; a module imports only from those before it:
     call, access, answers, exchange, workers
     items, sent
     client, offer, outbox, topic, topic_status
-    directory, dropped, followed, publication
+    directory, dropped, followed, held, publication
     desk, untyped
     incoming, subscription
     server, logs

@@ -16,9 +16,10 @@ from mp2p_core.errors import BadPacket
 from mp2p_core.proto.group import control as g
 from mp2p_core.proto.group.keys import topic_id
 from mp2p_rpc.call import current_call
+from mp2p_rpc.errors import RpcError
 from mp2p_rpc.interface import Service
-from mp2p_rpc.outbox import Outbox
-from mp2p_rpc.topic import matches
+from mp2p_rpc.outbox import ROOM, Outbox
+from mp2p_rpc.topic import MAX_NAME, are_words, matches
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -32,8 +33,6 @@ __all__ = ["NACK", "Desk", "Member", "Topics"]
 
 NACK: Final = b"\x20"
 """First byte of an item that is a GROUP_NACK; the others are types of control messages."""
-_ROOM: Final = 256 * 1024
-"""Bytes of control messages and relayed datagrams that wait for one session."""
 
 
 class Member:
@@ -65,6 +64,10 @@ class Topics(Service, name="mp2p-topics"):
 
     async def names(self, pattern: str) -> AsyncIterator[str]:
         """Yield the names of topics that fit a pattern and that the caller may read, also of those to come."""
+        if not are_words(pattern):  # attack: a megabyte of `**/`, which takes a second for each topic
+            raise RpcError(
+                "pattern", f"no topic fits: write words with / between them, {MAX_NAME} bytes at most"
+            )
         key, told = current_call().peer, set[str]()
         while True:
             changed = self._desk.changed
@@ -178,4 +181,4 @@ class Desk:
     def room(member: Hashable) -> float:
         """Return how many bytes a session takes now."""
         assert isinstance(member, Member)
-        return _ROOM - member.outbox.size
+        return ROOM - member.outbox.size

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Final
 
 import anyio
 
-__all__ = ["Outbox"]
+__all__ = ["ROOM", "Outbox"]
+
+ROOM: Final = 256 * 1024
+"""Bytes that wait for one session, from which on nothing is queued."""
 
 
 class Outbox(AsyncIterator[bytes]):
-    """Bytes in order, for one reader. `size` tells whoever fills it when to wait."""
+    """Bytes in order, for one reader. `size` tells whoever fills it when to wait.
+
+    Attack: a peer that asks, or has us ask, and never reads. What finds no room is lost: all of it is asked for, or
+    told, again, and a publisher looks at the room beforehand.
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -21,8 +29,8 @@ class Outbox(AsyncIterator[bytes]):
         self._closed = False
 
     def put(self, item: bytes) -> None:
-        """Queue something; nothing once closed."""
-        if not self._closed:
+        """Queue something; nothing once closed, or while too much waits."""
+        if not self._closed and self.size < ROOM:
             self._items.append(item)
             self.size += len(item)
             self._filled.set()

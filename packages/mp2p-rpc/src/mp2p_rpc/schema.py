@@ -6,7 +6,6 @@ builds nothing that the annotation does not name, and nothing by a name that the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -20,7 +19,9 @@ from mp2p_rpc.scan import check_untrusted
 __all__ = ["Codec", "Misfit", "make_record"]
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_PATH: Final = re.compile(r" - at `(\$.*)`$", re.DOTALL)
+_AT: Final = " - at `$"
+_SHOWN: Final = 1024
+"""Characters of a message of msgspec, which repeats what a peer sent, and of a path."""
 
 _KEYS: Final = (
     ms.BoolType, ms.IntType, ms.FloatType, ms.StrType, ms.BytesType, ms.EnumType, ms.LiteralType, ms.DateTimeType,
@@ -103,10 +104,16 @@ def make_record(name: str, fields: Iterable[tuple[Any, ...]]) -> type[msgspec.St
 
 
 def _split(error: Exception) -> tuple[str, str]:
-    """Take the path out of a message of msgspec."""
+    """Take the path out of a message of msgspec.
+
+    Attack: a megabyte that looks like many paths, for what is to be one of a few words: the message has all of it.
+    """
     text = str(error)
-    found = _PATH.search(text)
-    return (f"{text[: found.start()]} at {found[1]}", found[1]) if found else (text, "$")
+    said, at, path = text.rpartition(_AT)
+    if not (at and path.endswith("`")):
+        return text[:_SHOWN], "$"
+    path = f"${path[:-1]}"[:_SHOWN]
+    return f"{said[:_SHOWN]} at {path}", path
 
 
 def _check(root: ms.Type) -> Iterator[ms.Type]:

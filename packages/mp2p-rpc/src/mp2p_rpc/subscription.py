@@ -6,14 +6,12 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from mp2p_core import AddressError, AuthRejected, Closed, PeerUnreachable, PublicKey, UsageError
-from mp2p_core.proto.constants import GROUP_WINDOW
 from mp2p_core.proto.group import events as ev
 from mp2p_core.proto.group.control import REFUSE_ENDED, REFUSE_UNKNOWN
 from mp2p_core.proto.group.layout import CHANNEL
@@ -23,9 +21,10 @@ from mp2p_rpc.desk import NACK, Topics
 from mp2p_rpc.dropped import Dropped
 from mp2p_rpc.errors import CallError, NotAllowed
 from mp2p_rpc.followed import Followed, Source
+from mp2p_rpc.held import Held
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.outbox import Outbox
-from mp2p_rpc.topic import Gap, Message, are_words, messages_untrusted
+from mp2p_rpc.topic import Gap, Message, are_words, is_name, matches, messages_untrusted
 
 if TYPE_CHECKING:
     from mp2p_core import Contact, Mp2pError
@@ -43,6 +42,8 @@ _RETRY_FIRST: Final = 0.5
 _RETRY_LAST: Final = 10.0
 _TRAINS_AT_ONCE: Final = 4
 """Trains that are taken before looking whether there is room for more."""
+_MAX_TOPICS: Final = 512
+"""Topics of one publisher. Attack: names without end, with a group to listen on for each."""
 _CONTROL_HEAD: Final = 17
 """Type and topic id, which every control message begins with."""
 
@@ -82,9 +83,7 @@ class Feed(AsyncIterator[Any]):
         self._dropped = Dropped()
         self._clock = clock
         self._queue: deque[Message[Any] | Gap] = deque()
-        # Datagrams that wait for room, and how many: no more than the publisher can repair.
-        self._held: deque[tuple[Train, int]] = deque()
-        self._held_size = 0
+        self._held = Held()
         self._room = anyio.Event()
         self._waiting = False
         self._make_signal = signal_maker()
@@ -193,6 +192,12 @@ class Feed(AsyncIterator[Any]):
 
     async def _discover(self, source: Source, peer: Peer, outbox: Outbox) -> None:
         async for name in peer.client(Topics).names(self._pattern):
+            if not (is_name(name) and matches(self._pattern, name)):
+                continue
+            if len(source.topics) >= _MAX_TOPICS and name not in source.topics:
+                reason = f"the publisher has more than {_MAX_TOPICS} such topics: subscribe to fewer at once"
+                self._put(Gap(source.contact.key, name, None, None, reason))
+                return
             self._begin(source, peer, name, outbox)
 
     def _begin(self, source: Source, peer: Peer, name: str, outbox: Outbox) -> None:
@@ -202,6 +207,9 @@ class Feed(AsyncIterator[Any]):
             return
         from mp2p_core.proto.group.subscriber import Subscriber  # noqa: PLC0415 (as publication loads its half)
 
+        for old, each in list(self._followed.items()):
+            if each.subscriber.ended:
+                del self._followed[old], self._by_topic[each.subscriber.topic]
         subscriber = Subscriber(key.raw, name, history=self._history, kinds=self._node.groups.kinds)
         found = self._followed[key, name] = Followed(source, name, subscriber, self._clock())
         self._by_topic[subscriber.topic] = found
@@ -229,7 +237,7 @@ class Feed(AsyncIterator[Any]):
         at = 0
         while at < len(waiting):
             if self._held or self._full:
-                self._hold(waiting[at])
+                self._held.add(waiting[at])
                 at += 1
             else:
                 at += self._take_some_untrusted(waiting[at : at + _TRAINS_AT_ONCE], now)
@@ -240,12 +248,6 @@ class Feed(AsyncIterator[Any]):
     def _full(self) -> bool:
         return self._overflow == "block" and len(self._queue) >= self._limit
 
-    def _hold(self, train: Train) -> None:
-        datagrams = len(train.datagrams())
-        if self._held_size + datagrams <= GROUP_WINDOW:
-            self._held.append((train, datagrams))
-            self._held_size += datagrams
-
     def _resume(self) -> None:
         """Take what was kept, as long as there is room."""
         self._room.set()
@@ -253,14 +255,12 @@ class Feed(AsyncIterator[Any]):
             return
         now = self._clock()
         while self._held and len(self._queue) < self._limit:
-            some = [train for train, _ in islice(self._held, _TRAINS_AT_ONCE)]
-            for _ in range(self._take_some_untrusted(some, now)):
-                self._held_size -= self._held.popleft()[1]
+            self._held.drop(self._take_some_untrusted(self._held.first(_TRAINS_AT_ONCE), now))
         self._tell_held(now)
 
     def _tell_held(self, now: float) -> None:
         for each in self._followed.values():
-            each.subscriber.held(self._held_size, now)
+            each.subscriber.held(self._held.size, now)
             self._after(each)
 
     def _take_some_untrusted(self, trains: Sequence[Train], now: float) -> int:
@@ -304,9 +304,11 @@ class Feed(AsyncIterator[Any]):
             self._tell(followed, event)
         if subscriber.channels != followed.channels:
             for channel in followed.channels:
-                self._by_channel.pop(channel, None)
+                if self._by_channel.get(channel) is followed:
+                    del self._by_channel[channel]
             followed.channels = subscriber.channels
-            self._by_channel.update(dict.fromkeys(followed.channels, followed))
+            for channel in followed.channels:  # attack: a publisher that names the channel of another one
+                self._by_channel.setdefault(channel, followed)
         due = subscriber.timeout()
         if due is not None and due < self._due:
             self._wake.set()

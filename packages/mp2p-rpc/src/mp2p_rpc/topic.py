@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import count, repeat
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -19,11 +18,14 @@ from mp2p_rpc.limits import Limits
 from mp2p_rpc.schema import Codec, Misfit
 
 __all__ = [
+    "MAX_NAME",
     "MODES",
     "Gap",
     "Message",
     "Reliability",
     "Topic",
+    "are_words",
+    "is_name",
     "matches",
     "messages_untrusted",
 ]
@@ -32,7 +34,8 @@ T = TypeVar("T")
 
 Reliability: TypeAlias = Literal["repaired", "best-effort", "ordered"]
 MODES: Final[dict[str, int]] = {"best-effort": BEST_EFFORT, "repaired": REPAIRED, "ordered": ORDERED}
-_MAX_NAME: Final = 255
+MAX_NAME: Final = 255
+"""Bytes of a name, and of a pattern."""
 
 # A message: `1 bit plain | 47 bits time | value`. The time is in units of 61 us since 1970; the value is msgpack, or
 # with the first bit set nothing but bytes, as they are. This is what a small message travels with: every byte counts.
@@ -87,7 +90,7 @@ class Topic(Generic[T]):
         retain: int = 0,
         history: int = 0,
     ) -> None:
-        if not are_words(name) or "*" in name:
+        if not is_name(name):
             raise UsageError(f"{name!r} is no name of a topic: write words with / between them, without *")
         if reliability not in MODES:
             raise UsageError(f"unknown reliability {reliability!r}: choose one of {', '.join(MODES)}")
@@ -153,7 +156,12 @@ def are_words(text: str) -> bool:
         size = len(text.encode())
     except UnicodeEncodeError:  # half a character, or the bytes of another encoding
         return False
-    return size <= _MAX_NAME and all(text.split("/"))
+    return size <= MAX_NAME and all(text.split("/"))
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a topic can have this name."""
+    return are_words(text) and "*" not in text
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -166,7 +174,27 @@ def matches(pattern: str, name: str) -> bool:
         if part == "**":
             reached = set(range(min(reached), len(words) + 1))
         else:
-            reached = {at + 1 for at in reached if at < len(words) and fnmatchcase(words[at], part)}
+            reached = {at + 1 for at in reached if at < len(words) and _fits(words[at], part)}
         if not reached:
             return False
     return len(words) in reached
+
+
+def _fits(word: str, part: str) -> bool:
+    """Tell whether a word is the pieces of this part of a pattern, with any text in the place of each `*`.
+
+    Not by `fnmatch`, in which `?` and `[` mean something, too, and which keeps thousands of strangers' patterns.
+    """
+    first, *pieces = part.split("*")
+    if not pieces:
+        return word == part
+    last = pieces.pop()
+    at, end = len(first), len(word) - len(last)
+    if at > end or not (word.startswith(first) and word.endswith(last)):
+        return False
+    for piece in pieces:
+        found = word.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True

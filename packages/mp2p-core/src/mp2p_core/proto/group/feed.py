@@ -7,6 +7,7 @@ all epochs, and through what comes over the session.
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mp2p_core.proto import constants as c
@@ -111,10 +112,12 @@ class Feed:
     def _deliver(self, number: int, count: int, messages: Sequence[bytes] | None) -> None:
         if count:
             self._assembly = None
-        if self._stash and count > 1:  # some of them may be stashed
+        end = number + count
+        stashed = sorted(each for each in self._stash if number < each < end)
+        if stashed:  # in runs: a packet has many messages, and the stash many entries
             whole = list(messages or ())  # looked at once: each look may copy all of them out of a packet
-            for n in range(count):
-                self._deliver(number + n, 1, whole[n : n + 1])
+            for start, stop in pairwise((number, *stashed, end)):
+                self._deliver(start, stop - start, whole[start - number : stop - number])
             return
         self._close(number)
         assert self.next_number is not None
