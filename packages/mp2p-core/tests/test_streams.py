@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -134,11 +134,11 @@ def test_all_of_a_stream_is_told_once_and_not_after_it_was_stopped() -> None:
     assert _read_all(b, 2) == b"all of it", "whoever was told of a stream may read before the next word"
     b.events.clear()
     assert b.read(0, 9) is None
-    _give(b, [whole._replace(stream=0)] * 2)
+    _give(b, [_data(0, 0, b"all of it", last=True)] * 2)
     assert b.events == [(KINDS.READABLE, 0, b"all of it")]
     b.events.clear()
     b.stop(4, 1)
-    _give(b, [whole._replace(stream=4), whole._replace(stream=6, data=memoryview(b"xyz"))])
+    _give(b, [_data(4, 0, b"all of it", last=True), _data(6, 0, b"xyz", last=True)])
     assert _events(b) == []
     assert _read_all(b, 6) == b"xyz"
     assert b.table.receiving.credit.read == b.table.receiving.credit.received == 3 * 9 + 3
@@ -159,21 +159,23 @@ def test_a_frame_opens_all_lower_streams_of_its_side() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        _data(1, 0, b"x"),
-        _data(1, 0, b"", last=True),
-        ResetStream(1, 0, 0),
-        StopSending(1, 0),
-        MaxStreamData(1, 9),
+        lambda stream: _data(stream, 0, b"x"),
+        lambda stream: _data(stream, 0, b"", last=True),
+        lambda stream: ResetStream(stream, 0, 0),
+        lambda stream: StopSending(stream, 0),
+        lambda stream: MaxStreamData(stream, 9),
     ],
-    ids=lambda frame: type(frame).__name__,
+    ids=["data", "end", "reset", "stop", "credit"],
 )
-def test_C3_a_frame_for_a_stream_of_ours_that_was_never_opened_is_code_5(frame: StreamFrame) -> None:
+def test_C3_a_frame_for_a_stream_of_ours_that_was_never_opened_is_code_5(
+    frame: Callable[[int], StreamFrame],
+) -> None:
     _, b = _pair()
-    assert _code(b, frame) == c.CLOSE_PROTOCOL
+    assert _code(b, frame(1)) == c.CLOSE_PROTOCOL
     for _ in range(2):
         b.open()
-    _give(b, [frame])
-    assert _code(b, frame._replace(stream=5)) == c.CLOSE_PROTOCOL  # type: ignore[call-arg]  # all of them have it
+    _give(b, [frame(1)])
+    assert _code(b, frame(5)) == c.CLOSE_PROTOCOL
     assert b.sizes()["streams"] == 2
 
 

@@ -221,7 +221,7 @@ class Streams:
         """Take a frame. Raises StreamError, whose code the connection closes with."""
         self._receiving.now = now
         if isinstance(frame, StreamData):
-            self._data_untrusted(*frame)
+            self._data_untrusted(frame)
         elif isinstance(frame, MaxData):
             self._sending.limit = max(self._sending.limit, frame.limit)
         elif isinstance(frame, MaxStreams):
@@ -245,7 +245,8 @@ class Streams:
                 self.table.count_cancelled_untrusted(frame.stream, live, now)
                 self._stopped(live.send, frame.code)
 
-    def _data_untrusted(self, number: int, offset: int, data: Buffer, last: bool) -> None:
+    def _data_untrusted(self, frame: StreamData) -> None:
+        number, offset, data, last = frame.stream, frame.offset, frame.data, frame.last
         known = self.table.live.get(number)
         live = known or self.table.reach_untrusted(number)
         if live is None:
