@@ -134,6 +134,12 @@ def test_a_schema_that_refers_in_circles_is_no_trouble() -> None:
         read_value("[1]", {"$ref": f"#/$defs/{name}"}, root, "it")
 
 
+def test_a_schema_whose_choices_are_all_choices_among_themselves_takes_no_time() -> None:
+    choice = {"$ref": "#/$defs/A"}
+    schema = {"properties": {"a": choice}, "$defs": {"A": {"anyOf": [*(20 * [choice]), {"type": "integer"}]}}}
+    assert read_arguments(["a=7"], schema) == {"a": 7}
+
+
 def test_results_are_one_line_of_ascii_json() -> None:
     value = {"text": "zwölf\n\x1b[31m", "bytes": b"\xff", "when": datetime(2026, 11, 23, tzinfo=UTC)}
     line = as_json(value)

@@ -92,15 +92,25 @@ def _resolve(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> list[str]:
+def _kinds(schema: Any, root: Mapping[str, Any]) -> list[str]:
     """List the JSON types that a value may have; text last, since any word would do for it."""
-    schema = _resolve(schema, root)
-    if depth < 8 and isinstance(choices := schema.get("anyOf"), list):
-        inner = [kind for choice in choices for kind in _kinds(choice, root, depth + 1)]
-        return sorted(dict.fromkeys(inner), key=lambda kind: (kind in ("string", "bytes"), inner.index(kind)))
+    found: dict[str, None] = {}
+    waiting, seen = [schema], set[int]()
+    while waiting:
+        each = _resolve(waiting.pop(), root)
+        if isinstance(choices := each.get("anyOf"), list):
+            if id(choices) not in seen:  # attack: choices among themselves, again and again
+                seen.add(id(choices))
+                waiting += reversed(choices)
+        else:
+            found[_kind(each)] = None
+    return sorted(found or ["any"], key=lambda kind: kind in ("string", "bytes"))
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
     if isinstance(values := schema.get("enum"), list):
-        return ["string" if all(isinstance(value, str) for value in values) else "any"]
+        return "string" if all(isinstance(value, str) for value in values) else "any"
     kind = schema.get("type", "any")
     if kind == "string" and schema.get("contentEncoding") == "base64":
-        return ["bytes"]
-    return [kind] if isinstance(kind, str) else ["any"]
+        return "bytes"
+    return kind if isinstance(kind, str) else "any"
