@@ -29,6 +29,7 @@ from mp2p_rpc import (
     function,
     interface,
 )
+from mp2p_rpc.directory import MethodDescription, ServiceDescription
 
 pytestmark = pytest.mark.anyio
 
@@ -347,6 +348,20 @@ async def test_C2_an_error_of_another_peer_is_not_passed_on_by_accident(net: Any
 
 
 # --- who may call -----------------------------------------------------------------------------------------
+
+
+async def test_C4_names_without_end_do_not_fill_the_log(net: Any, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"unlock-{number}" for number in range(40)]
+    methods = [MethodDescription(name, "unary", "", False, {}, {}) for name in names]
+    async with net.serving(Thermostat()) as (peer, server):
+        back = await server.accept()
+        async with peer._node.serving(Thermostat(), allow="nobody"):
+            doors = back.client(ServiceDescription("Doors", 1, "", methods))
+            with caplog.at_level(logging.WARNING, "mp2p.rpc"):
+                for name in names:
+                    with pytest.raises(NotAllowed):
+                        await getattr(doors, name)()
+    assert caplog.text.count("may not call 'Doors.unlock-") == 16
 
 
 async def test_C4_a_denied_call_is_told_to_the_caller_and_to_the_log(

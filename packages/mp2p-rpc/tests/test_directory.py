@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mp2p_rpc import DeclaredError, NotAllowed, Service, function, method
+from mp2p_rpc import BadAnswer, DeclaredError, NotAllowed, Service, function, method
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +77,15 @@ async def test_C4_only_what_the_caller_may_call_is_described(net: Any) -> None:
     async with net.serving(Thermostat(), greet, allow=allow) as (peer, _):
         (thermostat,) = await peer.describe()
         assert [each.name for each in thermostat.methods] == ["store"]
+
+
+async def test_services_without_end_are_not_collected(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with net.serving(Thermostat(), greet) as (peer, _):
+        monkeypatch.setattr("mp2p_rpc.directory._SERVICES", 1)
+        with pytest.raises(BadAnswer, match="more than 1 services"):
+            await peer.describe()
+        monkeypatch.undo()
+        assert len(await peer.describe()) == 2
 
 
 async def test_C4_who_may_call_nothing_learns_nothing(net: Any) -> None:

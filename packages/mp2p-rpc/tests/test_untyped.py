@@ -73,6 +73,31 @@ anything = st.recursive(
 def test_a_description_of_nonsense_is_refused_or_harmless(
     name: str, shape: str, arguments: dict[str, Any], items_name: str | None
 ) -> None:
-    told = MethodDescription(name, shape, "", False, arguments, {}, items_name)
-    with contextlib.suppress(BadAnswer):
+    with contextlib.suppress(BadAnswer, ValueError):
+        told = MethodDescription(name, shape, "", False, arguments, {}, items_name)
         interface_from(ServiceDescription("Lamp", 1, "", [told]))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("switch", {"properties": [1]}),
+        ("switch", {"required": 5, "properties": {"a": {}}}),
+        ("switch", {"properties": {1: {}}}),
+        ("switch", {"required": [None]}),
+        ("__class__", {}),
+    ],
+)
+def test_a_description_that_no_caller_could_use_is_refused_as_it_arrives(
+    name: str, arguments: dict[Any, Any]
+) -> None:
+    told = {
+        "name": name,
+        "shape": "unary",
+        "doc": "",
+        "idempotent": False,
+        "arguments": arguments,
+        "result": {},
+    }
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(told, MethodDescription)

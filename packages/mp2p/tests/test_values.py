@@ -146,3 +146,19 @@ def test_results_are_one_line_of_ascii_json() -> None:
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["bytes"] == "/w=="
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({None: 1}, '{"null": 1}'),
+        ({"a": [{True: b"\xff"}]}, '{"a": [{"true": "/w=="}]}'),
+        ({(): {(1, "b"): 2}}, '{"[]": {"[1, \\"b\\"]": 2}}'),
+    ],
+)
+def test_keys_that_json_does_not_have_are_written_as_their_own_json(value: object, line: str) -> None:
+    assert as_json(value) == line
+
+
+def test_definitions_that_are_none_mean_anything() -> None:
+    assert read_arguments(["a=7"], {"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": [1]}) == {"a": 7}

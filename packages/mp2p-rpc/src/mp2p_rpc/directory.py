@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from mp2p_rpc.call import current_call
+from mp2p_rpc.errors import BadAnswer
 from mp2p_rpc.interface import Service
 
 if TYPE_CHECKING:
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
     from mp2p_rpc.interface import Interface
     from mp2p_rpc.method import Method
 
-__all__ = ["Directory", "DirectoryPolicy", "MethodDescription", "ServiceDescription", "describe_interface"]
+__all__ = [
+    "Directory",
+    "DirectoryPolicy",
+    "MethodDescription",
+    "ServiceDescription",
+    "collect",
+    "describe_interface",
+]
+
+_SERVICES: Final = 256
+"""Attack: a peer that describes services without end."""
 
 
 class DirectoryPolicy:
@@ -52,6 +63,16 @@ class MethodDescription(msgspec.Struct, frozen=True):
     errors: dict[str, dict[str, Any]] = {}
     """The codes of declared errors, with the schema of their data."""
 
+    def __post_init__(self) -> None:
+        """Refuse what a peer may have told and no caller could use."""
+        required, properties = self.arguments.get("required", []), self.arguments.get("properties", {})
+        if not (isinstance(required, list) and isinstance(properties, dict)):
+            raise ValueError("its arguments are not described as an object")
+        if not all(isinstance(each, str) for each in (*required, *properties)):
+            raise ValueError("an argument has a name that is no text")
+        if self.name.startswith("__"):
+            raise ValueError("a method has a name that Python keeps for itself")
+
 
 class ServiceDescription(msgspec.Struct, frozen=True):
     """A service: the methods of it that the one who asks may call. Functions have a service without a name."""
@@ -72,6 +93,16 @@ class Directory(Service, name="mp2p"):
         """Describe each service of which the caller may call something."""
         for interface, methods in self._interfaces(current_call().peer):
             yield describe_interface(interface, methods)
+
+
+async def collect(described: AsyncIterator[ServiceDescription]) -> list[ServiceDescription]:
+    """Return what a peer describes. Raises `BadAnswer` when that does not end."""
+    services: list[ServiceDescription] = []
+    async for each in described:
+        services.append(each)
+        if len(services) > _SERVICES:
+            raise BadAnswer(f"the peer describes more than {_SERVICES} services")
+    return services
 
 
 def describe_interface(interface: Interface, methods: Iterable[Method] | None = None) -> ServiceDescription:

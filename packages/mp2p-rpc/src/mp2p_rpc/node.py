@@ -19,7 +19,7 @@ from mp2p_core.proto.constants import HANDSHAKE_BUDGET
 from mp2p_rpc.access import Allow, Policy, admission, policy_for
 from mp2p_rpc.client import Caller, Retry, make_call, make_client
 from mp2p_rpc.desk import Desk, Topics
-from mp2p_rpc.directory import Directory, DirectoryPolicy, ServiceDescription
+from mp2p_rpc.directory import Directory, DirectoryPolicy, ServiceDescription, collect
 from mp2p_rpc.interface import Function, Interface, interface_of
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.offer import Binding, Offer, bindings_for
@@ -143,7 +143,7 @@ class Peer(mp2p_core.Peer):
 
     async def describe(self) -> list[ServiceDescription]:
         """Ask what this peer serves and lets this node call. Raises `NotAllowed` if that is nothing, or as calls do."""
-        return [each async for each in self.client(Directory).describe()]
+        return await collect(self.client(Directory).describe())
 
     async def reconnect(self) -> None:
         """Connect again when the connection has ended; does nothing otherwise. Raises as `Node.connect` does.

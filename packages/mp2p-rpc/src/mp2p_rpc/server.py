@@ -23,7 +23,9 @@ __all__ = ["Found", "Server"]
 
 _log = logging.getLogger("mp2p.rpc")
 
-_DENIALS: Final = 256
+_DENIED_KEYS: Final = 256
+_DENIED_METHODS: Final = 16
+_METHOD_SHOWN: Final = 200
 """Keys and methods whose denial has been logged, each once. The oldest are forgotten."""
 
 
@@ -45,8 +47,8 @@ class Server:
         self.published = 0
         """How many topics are published: asking for them is a call, too."""
         self._others: dict[int, Callable[[Peer], bool]] = {}
-        # Attack: a peer that may connect and calls what it may not, to fill the log.
-        self._denied: dict[tuple[PublicKey, str], None] = {}
+        # Attack: a peer that may connect and calls what it may not, or what nobody serves, to fill the log.
+        self._denied: dict[PublicKey, set[str]] = {}
 
     @property
     def serves(self) -> bool:
@@ -112,8 +114,11 @@ class Server:
 
     def log_denial(self, key: PublicKey, method: str, call: int) -> None:
         """Tell the log of a call that was denied."""
-        level = logging.DEBUG if (key, method) in self._denied else logging.WARNING
-        self._denied[key, method] = None
-        if len(self._denied) > _DENIALS:
+        shown = method[:_METHOD_SHOWN]
+        denied = self._denied.setdefault(key, set())
+        level = logging.DEBUG if shown in denied or len(denied) >= _DENIED_METHODS else logging.WARNING
+        if level == logging.WARNING:
+            denied.add(shown)
+        if len(self._denied) > _DENIED_KEYS:
             del self._denied[next(iter(self._denied))]
-        _log.log(level, "call %016x: %s may not call %.200r", call & 0xFFFFFFFFFFFFFFFF, key, method)
+        _log.log(level, "call %016x: %s may not call %r", call & 0xFFFFFFFFFFFFFFFF, key, shown)

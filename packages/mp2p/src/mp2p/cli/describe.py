@@ -46,21 +46,17 @@ async def _describe(options: NodeOptions, contact: mp2p.Contact) -> int:
 def signature(method: mp2p.MethodDescription) -> str:
     """Write the arguments and the result of a method, about as Python would."""
     required = method.arguments.get("required", [])
-    definitions = method.arguments.get("$defs", {})
     parts = [
-        f"{name}: {_type(schema, definitions)}{'' if name in required else ' = ...'}"
+        f"{name}: {_type(schema)}{'' if name in required else ' = ...'}"
         for name, schema in method.arguments.get("properties", {}).items()
     ]
     if method.items_name is not None:
-        parts.append(
-            f"{method.items_name}: stream of {_type(method.items, (method.items or {}).get('$defs', {}))}"
-        )
-    result = _type(method.result, method.result.get("$defs", {}))
+        parts.append(f"{method.items_name}: stream of {_type(method.items)}")
     stream = "stream of " if method.shape in ("server stream", "both stream") else ""
-    return f"({', '.join(parts)}) -> {stream}{result}"
+    return f"({', '.join(parts)}) -> {stream}{_type(method.result)}"
 
 
-def _type(schema: Any, definitions: dict[str, Any]) -> str:
+def _type(schema: Any) -> str:
     if not isinstance(schema, dict):
         return "any"
     if isinstance(reference := schema.get("$ref"), str):
@@ -68,9 +64,9 @@ def _type(schema: Any, definitions: dict[str, Any]) -> str:
     if isinstance(title := schema.get("title"), str):
         return title
     if isinstance(choices := schema.get("anyOf"), list):
-        return " | ".join(_type(choice, definitions) for choice in choices)
+        return " | ".join(_type(choice) for choice in choices)
     if isinstance(values := schema.get("enum"), list):
         return " | ".join(repr(value) for value in values)
     if schema.get("type") == "array":
-        return f"array of {_type(schema.get('items', {}), definitions)}"
+        return f"array of {_type(schema.get('items', {}))}"
     return str(schema.get("format", schema.get("contentEncoding", schema.get("type", "any"))))

@@ -65,8 +65,21 @@ def read_value(text: str, schema: Any, root: Mapping[str, Any], name: str) -> An
 
 
 def as_json(value: object) -> str:
-    """Write a result as one line of JSON in ASCII; bytes as base64."""
-    return json.dumps(json.loads(msgspec.json.encode(value)))
+    """Write a result as one line of JSON in ASCII; bytes as base64, keys that JSON does not have as their own JSON."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except TypeError:
+        encoded = msgspec.json.encode(_with_keys_of_text(value))
+    return json.dumps(json.loads(encoded))
+
+
+def _with_keys_of_text(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str) else as_json(key): _with_keys_of_text(each)
+            for key, each in value.items()
+        }
+    return [_with_keys_of_text(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _takes(properties: Mapping[str, Any]) -> str:
@@ -88,7 +101,10 @@ def _resolve(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
         reference = schema.get("$ref")
         if not isinstance(reference, str):
             return schema
-        schema = root.get("$defs", {}).get(reference.removeprefix("#/$defs/"))
+        definitions = root.get("$defs")
+        schema = (
+            definitions.get(reference.removeprefix("#/$defs/")) if isinstance(definitions, dict) else None
+        )
     return {}
 
 

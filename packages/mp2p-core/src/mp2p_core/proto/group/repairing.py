@@ -43,7 +43,8 @@ class Repairs:
         if len(alone) < len(seqs):
             grant = member.grant
             first = grant.next_seq if grant and grant.channel == store.channel else 1
-            store.ask_untrusted([seq for seq in seqs if seq not in alone], first, member.spacing, now)
+            theirs = set(alone)
+            store.ask_untrusted([seq for seq in seqs if seq not in theirs], first, member.spacing, now)
         repaired = member.repair(self._topic, store, alone, now)
         if repaired:
             self._counters["repair-session"] += repaired
