@@ -168,7 +168,7 @@ async def test_a_length_alone_makes_no_room_for_a_message() -> None:
                 assert tracemalloc.get_traced_memory()[0] < most
             await stream.send(bytes(50_000))
             with anyio.fail_after(10):  # paced, so that it comes when the clock says
-                while tracemalloc.get_traced_memory()[0] <= MAX_MESSAGE_SIZE:
+                while tracemalloc.get_traced_memory()[0] <= MAX_MESSAGE_SIZE:  # noqa: ASYNC110 - nothing tells
                     await anyio.sleep(0.001)
         finally:
             tracemalloc.stop()
