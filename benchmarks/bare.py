@@ -28,8 +28,9 @@ _PACKET: Final = 45 * _SEGMENT
 _ROOM: Final = _PACKET - _OVERHEAD
 _CALLS: Final = 15
 """Of 64 bytes, in a datagram."""
-_BUFFER: Final = 4 << 20
-_UDP_SEGMENT, _UDP_GRO = 103, 104
+_BUFFER: Final = 8 << 20
+"""Bytes that the system is made to keep: a message, and what it adds, for nothing is sent again."""
+_SO_RCVBUFFORCE, _UDP_SEGMENT, _UDP_GRO = 33, 103, 104
 _AS_TRAIN: Final = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", _SEGMENT))]
 
 
@@ -55,8 +56,8 @@ class _Wire:
         self._pieces: list[bytes] = []
         self._opened: list[bytes] = []
         sock.setblocking(False)
-        for option in socket.SO_RCVBUF, socket.SO_SNDBUF:
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        if size:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         sock.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -117,7 +118,7 @@ class _Wire:
 
 
 async def serve(host: str, handler: Callable[[bytes], Awaitable[bytes]], size: int = 0) -> None:
-    """Answer every call, or every message of `size` bytes, with what `handler` returns. It must not wait."""
+    """Answer calls, or messages of `size` bytes (root only), with what `handler` returns. It must not wait."""
 
     def took(calls: list[_Call]) -> None:
         for each in calls:
