@@ -264,7 +264,7 @@ class Peer:
     def _remember(self, session: Session, number: int, whole: bytes = b"") -> Stream:
         streams = self._streams
         if len(streams) >= self._look_at:
-            for key, ended in [(key, stream) for key, stream in streams.items() if not stream.alive]:
+            for key, ended in [(key, stream) for key, stream in streams.items() if stream.over]:
                 ended.wake()
                 streams.pop(key, None)
             self._look_at = 2 * len(streams) + _ENDED_STREAMS

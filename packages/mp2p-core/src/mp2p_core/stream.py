@@ -383,6 +383,12 @@ class Stream(ByteStream):
         """Whether the protocol still knows this stream."""
         return self.number in self._streams.table.live and self._session.live
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be told of this stream: an event may still have all that the peer has sent."""
+        ended = self._ended or self._ignored or self._closed or self._reset is not None
+        return not self.alive and (ended or not self._session.live)
+
     def watch(self, signal: Signal | None) -> None:
         """Have a signal set when there may be something for `receive_nowait`."""
         self._readable = signal
