@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+
+import pytest
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group import layout as la
@@ -276,11 +279,73 @@ def test_a_share_of_a_few_datagrams_means_nothing() -> None:
     assert one.loss == 0.0
     one.reported(report(17, 5), 1.0)
     assert one.loss == 0.4
-    assert one.lossy_since == 1.0
+    assert one.lossy == 1.0
     one.reported(report(50, 20), 2.0)
-    assert one.lossy_since == 1.0
+    assert one.lossy == 2.0
     one.reported(report(50, 10), 3.0)
-    assert one.lossy_since > 1e9
+    assert one.lossy == 1.5
+
+
+def test_losses_now_and_then_add_up_and_one_outage_is_not_enough() -> None:
+    one = member()
+    one.reported(report(1000, 1000), 3600.0)
+    assert one.lossy <= c.GROUP_HOPELESS_TIME / 2
+    now = 3600.0
+    while one.lossy < c.GROUP_HOPELESS_TIME:
+        now += 1
+        one.reported(report(50, 20 * (int(now) % 2)), now)
+        assert now < 3700
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda n: (n % 2 == 0, 1),
+        lambda n: (True, 1 + n % 2),
+        lambda n: (True, n),
+        lambda n: (n % 10 > 0, n),
+    ],
+    ids=["slow and not", "there and back", "one by one", "one by one and not"],
+)
+def test_one_that_is_slow_again_and_again_is_waited_for_no_longer(
+    say: Callable[[int], tuple[bool, int]],
+) -> None:
+    one = member()
+    waited = 0.0
+    for n in range(1, 3600):
+        slow, seq = say(n % 500)
+        one.reported(report(0, 0)._replace(slow=slow, next_seq=seq), n / 10)
+        if n % 500 == 499:
+            one.new_epoch(n / 10)
+        waited += slow * min(max(one.waited_until() - n / 10, 0.0), 0.1)
+    assert c.GROUP_STALL <= waited < 360 / 5
+
+
+def test_one_that_is_no_slower_than_the_lowest_rate_is_waited_for() -> None:
+    one = member()
+    for second in range(1, 3600):
+        moved = int(second * c.GROUP_RATE_MIN / c.BASE_DATAGRAM_SIZE) + 1
+        one.reported(report(0, 0)._replace(slow=True, next_seq=moved), second)
+        assert second + 1 <= one.waited_until()
+    one.reported(report(0, 0)._replace(slow=True, next_seq=moved), second + 1)
+    assert one.waited_until() == second + c.GROUP_STALL
+
+
+def test_what_one_lacked_that_became_deaf_is_relayed_once() -> None:
+    shop = Shop(50)
+    store = shop.store
+    one = member()
+    one.catch_up(bytes(16), store, 20)
+    assert len(one.take_outbox()) == 30
+    one.catch_up(bytes(16), store, 0)
+    assert not one.outbox
+    shop.add(5)
+    one.catch_up(bytes(16), store, 0)
+    assert len(one.take_outbox()) == 5
+    one.new_epoch(0.0)
+    one.catch_up(bytes(16), store, 53)
+    assert len(one.take_outbox()) == 2
+    assert not one.behind
 
 
 def test_what_waits_for_one_session_is_bounded() -> None:

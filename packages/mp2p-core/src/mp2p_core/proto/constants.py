@@ -340,6 +340,8 @@ GROUP_AHEAD: Final = 1024
 """How many datagrams a publisher is ahead of a subscriber that has asked it to wait."""
 GROUP_STALL: Final = 2.0
 """How long it waits for one that does not move at all."""
+GROUP_PATIENCE: Final = 30.0
+"""How long it waits in all for one that moves more slowly than the lowest rate."""
 SLOW_SPACING: Final = 0.005
 """Between reports of a subscriber that is waited for, and an eighth of that more for each other member."""
 REPORT_INTERVAL: Final = 1.0
@@ -359,7 +361,8 @@ GROUP_RATE_FIRST_RISE: Final = 2.0
 """The same from one report to the next, until somebody loses something for the first time."""
 GROUP_HOPELESS_LOSS: Final = 0.2
 GROUP_HOPELESS_TIME: Final = 30.0
-"""A subscriber that loses more than that share for this long is excluded."""
+"""A subscriber that loses more than that share for this long, less half of the time in which it does not, is
+excluded."""
 EXCLUSION_TIME: Final = 60.0
 """And may not come back before."""
 

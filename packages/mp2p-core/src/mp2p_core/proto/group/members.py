@@ -31,9 +31,9 @@ class Member:
     """
 
     __slots__ = (
-        "_allowance", "_asked", "_asked_since", "_expected", "_lost", "_moved_at", "_repaired", "_tellers", "_traffic",
-        "asks", "behind", "deaf", "grant", "greedy", "group", "hears", "id", "key", "loss", "lossy_since", "next_seq",
-        "outbox", "outbox_size", "rtt", "slow",
+        "_allowance", "_asked", "_asked_since", "_expected", "_judged_at", "_lost", "_moved_at", "_patience",
+        "_repaired", "_reported_at", "_tellers", "_told", "_traffic", "asks", "behind", "deaf", "grant", "greedy",
+        "group", "hears", "id", "key", "loss", "lossy", "next_seq", "outbox", "outbox_size", "rtt", "slow",
     )  # fmt: skip
 
     def __init__(
@@ -48,7 +48,9 @@ class Member:
         self.rtt = 0.0
         self.loss = 0.0
         """Share of datagrams that do not come by themselves."""
-        self.lossy_since = math.inf
+        self.lossy = 0.0
+        """Seconds in which it lost too much, less half of those in which it did not."""
+        self._judged_at = now
         self.hears = False
         """Whether it has said that anything arrives, or is to come over its session."""
         self.deaf = False
@@ -58,7 +60,11 @@ class Member:
         self.slow = False
         """Whether it cannot follow, and nothing goes out too far beyond `next_seq`."""
         self.next_seq = 0
+        """Below which it has passed everything on; within an epoch that goes up only."""
+        self._told = 0  # up to which seq `catch_up` has relayed
         self._moved_at = now
+        self._reported_at = now
+        self._patience = c.GROUP_PATIENCE  # seconds that it may still be waited for
         self.greedy = False
         """Whether it asks for so much that it is repaired over its own session."""
         self.asks = TokenBucket(c.ASK_RATE, c.ASK_BURST, now)
@@ -90,13 +96,18 @@ class Member:
         return True
 
     def catch_up(self, topic: bytes, store: Store, highest: int) -> None:
-        """Relay what went to the group after `highest`, before the subscriber said that it does not hear it."""
-        first = max(highest + 1, store.oldest, self.grant.next_seq if self.grant else 1)
+        """Relay what went to the group after `highest`, before the subscriber said that it does not hear it.
+
+        Each datagram once. Attack: one that says so, takes it back and says so again, for a megabyte each time.
+        """
+        first = max(highest, self._told) + 1
+        first = max(first, store.oldest, self.grant.next_seq if self.grant else 1)
         for seq in range(first, store.last + 1):
             datagram = store.get(seq)
             if datagram is None or not self.relay(topic, datagram):
                 self.behind = True
                 return
+            self._told = seq
 
     def take_outbox(self, limit: float = math.inf) -> list[bytes]:
         """Return what is to be told, in order: about `limit` bytes, and one message at least."""
@@ -116,23 +127,50 @@ class Member:
         self.deaf = report.deaf
         if report.deaf or (self.grant is not None and report.next_seq > self.grant.next_seq):
             self.hears = True
-        if report.next_seq > self.next_seq or not (self.slow and report.slow):
-            self._moved_at = now
-        self.next_seq, self.slow = report.next_seq, report.slow
+        self._moved(report, now)
         self._expected += report.expected
         self._lost += report.lost
         if self._expected < _ENOUGH:
             return
         self.loss = self._lost / self._expected
         self._expected = self._lost = 0
-        if self.loss <= c.GROUP_HOPELESS_LOSS:
-            self.lossy_since = math.inf
-        elif self.lossy_since == math.inf:
-            self.lossy_since = now
+        elapsed = now - self._judged_at
+        self._judged_at = now
+        if self.loss > c.GROUP_HOPELESS_LOSS:
+            # A single outage, however long, is not enough.
+            self.lossy += min(elapsed, c.GROUP_HOPELESS_TIME / 2)
+        else:
+            self.lossy = max(self.lossy - elapsed / 2, 0.0)
+
+    def _moved(self, report: Report, now: float) -> None:
+        """Learn how far it has come, and what that leaves of the patience with it.
+
+        Attack: one that is slow, and then not, and then again, or that goes one datagram at a time. Being waited
+        for uses patience up; only datagrams passed on bring it back.
+        """
+        moved = max(report.next_seq - self.next_seq, 0)
+        if moved or not (self.slow and report.slow):
+            self._moved_at = now
+        self._waited(now)
+        earned = moved * c.BASE_DATAGRAM_SIZE / c.GROUP_RATE_MIN
+        self._patience = min(self._patience + earned, c.GROUP_PATIENCE)
+        self.next_seq += moved
+        self.slow = report.slow
+
+    def _waited(self, now: float) -> None:
+        if self.slow:
+            self._patience = max(self._patience - (now - self._reported_at), 0.0)
+        self._reported_at = now
+
+    def new_epoch(self, now: float) -> None:
+        """Forget what was said of the seqs of an epoch that has ended."""
+        self._waited(now)
+        self.slow = False
+        self.next_seq = self._told = 0
 
     def waited_until(self) -> float:
-        """Return until when it is waited for: no longer, once it does not move at all."""
-        return self._moved_at + c.GROUP_STALL
+        """Return until when it is waited for: no longer, once it does not move at all, or too little for too long."""
+        return min(self._moved_at + c.GROUP_STALL, self._reported_at + self._patience)
 
     @property
     def spacing(self) -> float:

@@ -254,7 +254,7 @@ class Publisher:
         self._epochs.rotate(self._outgoing.next_number, now)
         self._roster.review(now)
         self._roster.left = False
-        self._roster.new_epoch()
+        self._roster.new_epoch(now)
         # A report of the new epoch with a seq says that the subscriber has all of the one before.
         self._end_seq = min(self._end_seq, self._epochs.sealer.next_seq)
         rtt = 0.0

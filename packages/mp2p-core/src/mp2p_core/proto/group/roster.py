@@ -137,7 +137,7 @@ class Roster:
             self.slow[member.id] = member
         else:
             self.slow.pop(member.id, None)
-        if now - member.lossy_since >= c.GROUP_HOPELESS_TIME:
+        if member.lossy >= c.GROUP_HOPELESS_TIME:
             self._excluded[member.key] = now + c.EXCLUSION_TIME
             self._excluded.move_to_end(member.key)
             if len(self._excluded) > c.MAX_MEMBERS:
@@ -149,11 +149,10 @@ class Roster:
         waited = (each.next_seq for each in self.slow.values() if now < each.waited_until())
         return min(waited, default=math.inf) + c.GROUP_AHEAD
 
-    def new_epoch(self) -> None:
+    def new_epoch(self, now: float) -> None:
         """Forget what was said of the seqs of an epoch that has ended."""
         for member in self.members.values():
-            member.slow = False
-            member.next_seq = 0
+            member.new_epoch(now)
         self.slow.clear()
 
     def confirm(self, channel: bytes, last: int) -> None:
