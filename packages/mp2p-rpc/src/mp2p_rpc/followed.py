@@ -43,7 +43,7 @@ class Followed:
 
     def __init__(self, source: Source, name: str, subscriber: Subscriber, now: float) -> None:
         self.began = now
-        self.messages = self.gaps = 0
+        self.messages = self.gaps = self.forged = 0
         self.source = source
         self.name = name
         self.subscriber = subscriber

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mp2p_core.groups import Groups
+    from mp2p_core.proto.group.events import PublisherEvent
     from mp2p_core.proto.group.publisher import Publisher
     from mp2p_core.transport import Address
 
@@ -74,6 +75,7 @@ class Publication(Generic[T]):
         self._gathers = False
         """Whether it waits for more to be sent."""
         self._presence: deque[Presence] = deque(maxlen=_PRESENCE)
+        self._sessions: Counter[bytes] = Counter()  # of each key that is subscribed
         self._closed = False
 
     # --- the application ----------------------------------------------------------------------------
@@ -243,12 +245,20 @@ class Publication(Generic[T]):
         for member, data in self.publisher.controls(self._room):
             self._tell(member, data)
         for event in self.publisher.events():
-            joined = isinstance(event, MemberJoined)
-            reason = "" if isinstance(event, MemberJoined) else event.reason
-            self._presence.append(Presence(PublicKey(event.key), joined, reason))
+            self._note(event)
         if self._waiting:
             changed, self._changed = self._changed, anyio.Event()
             changed.set()
+
+    def _note(self, event: PublisherEvent) -> None:
+        """Tell of a key when its first session comes or its last one goes: who starts anew has two for a while."""
+        joined = isinstance(event, MemberJoined)
+        self._sessions[event.key] += 1 if joined else -1
+        if self._sessions[event.key] == int(joined):
+            reason = "" if isinstance(event, MemberJoined) else event.reason
+            self._presence.append(Presence(PublicKey(event.key), joined, reason))
+        if not self._sessions[event.key]:
+            del self._sessions[event.key]
 
     def close(self) -> None:
         """Tell every subscriber that this is the end."""

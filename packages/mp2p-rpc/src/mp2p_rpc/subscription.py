@@ -72,7 +72,7 @@ class Feed(AsyncIterator[Any]):
         self.sources = {contact.key: Source(contact) for contact in sources}
         """How it stands with each publisher, by key."""
         self.suspicions = 0
-        """Datagrams of other subscribers that pretended to be a publisher's; all were refused."""
+        """Datagrams of other subscribers that pretended to be a publisher's, all refused; up to ten seconds old."""
         self._node = node
         self._pattern = pattern
         self._codec = codec
@@ -327,7 +327,8 @@ class Feed(AsyncIterator[Any]):
         elif isinstance(event, ev.Reached):
             followed.source.topics[name] = event.multicast
         elif isinstance(event, ev.Suspicion):
-            self.suspicions = event.forged
+            self.suspicions += event.forged - followed.forged
+            followed.forged = event.forged
         elif isinstance(event, ev.Refused):
             refused = event.code not in (REFUSE_UNKNOWN, REFUSE_ENDED)
             reason = event.text or "the publisher has ended this topic"
