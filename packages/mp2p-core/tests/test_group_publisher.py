@@ -144,6 +144,46 @@ def test_who_asks_too_often_is_not_answered() -> None:
     assert pair.publisher.counters["ask-too-often"] >= 45
 
 
+@pytest.mark.parametrize("pause", [0.0, c.JOIN_SPACING], ids=["at once", "in turn"])
+def test_one_key_that_subscribes_a_hundred_times_shares_the_room_of_one(pause: float) -> None:
+    pair = Pair(history=1000)
+    for _ in range(600):
+        pair.publisher.send(bytes(1000))
+    pair.publisher.transmits(pair.now)
+    members = pair.publisher.members
+    kept = g.Ask(pair.publisher.topic, g.NO_RUN, 0, 1000, fresh=True).pack()
+    for n in range(100):
+        pair.now += pause
+        pair.publisher.receive_control_untrusted(n, KEY, kept, pair.now)
+        pair.publisher.transmits(pair.now)
+    pair.now += c.JOIN_SPACING
+    pair.publisher.transmits(pair.now)
+    assert 1 <= len(members) <= 3
+    waiting = sum(each.outbox_size for each in members.values())
+    assert waiting < 2 * c.RELAY_QUEUE
+    for _ in range(100):
+        list(pair.publisher.controls())  # all is read
+        pair.now += c.JOIN_SPACING
+        pair.publisher.receive_control_untrusted(len(members), KEY, kept, pair.now)
+        pair.publisher.transmits(pair.now)
+    assert len(members) >= 100
+
+
+def test_what_is_relayed_to_one_key_shares_the_room_of_one() -> None:
+    pair = Pair()
+    for n in range(100):
+        pair.now += c.JOIN_SPACING
+        pair.publisher.receive_control_untrusted(n, KEY, ask(pair), pair.now)
+        pair.publisher.transmits(pair.now)
+    list(pair.publisher.controls())
+    members = pair.publisher.members
+    for each in members.values():
+        while each.relay(pair.publisher.topic, bytes(1000)):
+            pass
+    assert len(members) == 100
+    assert c.RELAY_QUEUE <= sum(each.outbox_size for each in members.values()) < 1.2 * c.RELAY_QUEUE
+
+
 def test_a_stranger_is_refused_once_however_often_it_asks() -> None:
     pair = Pair(allow=lambda _key: False)
     for _ in range(20):

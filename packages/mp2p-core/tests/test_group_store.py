@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -218,7 +219,7 @@ def test_reports_come_ten_a_second_from_all_together() -> None:
 
 
 def member(traffic: Traffic | None = None) -> Member:
-    return Member("session", b"k" * 32, {}, traffic or Traffic(), 0.0)
+    return Member("session", b"k" * 32, {}, Counter(), traffic or Traffic(), 0.0)
 
 
 def test_G12_who_asks_for_more_than_a_fifth_is_repaired_alone() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import mp2p_core
 from mp2p_core import StreamClosed
@@ -218,3 +220,39 @@ async def test_F7_requests_that_are_never_finished_cost_a_few_megabytes(net: Any
             assert await good.client(Lab).take(bytes(1000)) == 1000
             assert await good.client(Lab).take(bytes(1_000_000)) == 1_000_000
             tasks.cancel_scope.cancel()
+
+
+class Reader(Service):
+    """Reads items, and makes some, one behind the other: never waits for anything else."""
+
+    def __init__(self) -> None:
+        self.begin = anyio.Event()
+        self.done = 0
+
+    async def read(self, numbers: AsyncIterator[int]) -> int:
+        await self.begin.wait()
+        async for _ in numbers:
+            self.done += 1
+        return self.done
+
+
+async def test_what_reads_many_items_that_are_here_lets_other_tasks_run(net: Any, until: Any) -> None:
+    reader, seen = Reader(), [0]
+    sent = 0
+
+    async def numbers() -> AsyncIterator[int]:
+        nonlocal sent
+        for sent in range(5000):
+            yield sent
+
+    async with net.serving(reader) as (peer, _), anyio.create_task_group() as tasks:
+        tasks.start_soon(peer.client(Reader).read, numbers())
+        await until(lambda: sent == 4999)
+        await anyio.wait_all_tasks_blocked()
+        reader.begin.set()
+        with anyio.fail_after(10):
+            while reader.done < 5000:
+                await checkpoint()
+                seen.append(reader.done)
+    # trio has both tasks run once in each round, in any order.
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * 128

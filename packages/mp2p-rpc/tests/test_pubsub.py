@@ -19,7 +19,7 @@ from mp2p_core.proto.group.layout import large_plain, parse_large_plain_untruste
 from mp2p_core.testing.memory import MemoryHub
 from mp2p_core.transport import Path, Train
 from mp2p_rpc import Gap, Message, Node, Topic
-from mp2p_rpc.desk import Topics
+from mp2p_rpc.desk import Member, Topics
 from mp2p_rpc.dropped import Dropped
 from mp2p_rpc.held import Held
 from mp2p_rpc.limits import Limits
@@ -698,6 +698,29 @@ async def test_values_of_any_type_are_checked_also_when_bytes_travel_as_they_are
                     assert [message.value for message in await take(feed, 2)] == [b"", b"\xff" * 5000]
             async with subscriber.subscribe(publisher.contact, "data", type=int, history=9) as feed:
                 assert ["does not fit" in gap.reason for gap in await take(feed, 2)] == [True, True]
+
+
+async def test_many_calls_of_one_key_share_the_room_of_one(until: Until) -> None:
+    async with scene() as net:
+        publisher, subscriber = await net.node(), await net.node()
+        async with (
+            publisher.publish(READINGS, allow=[subscriber.key]),
+            subscriber.connect(publisher.contact) as peer,
+        ):
+            desk = publisher._desk
+
+            async def follow() -> None:
+                async for _ in peer.client(Topics).follow(Outbox()):
+                    pass
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(60):
+                    tasks.start_soon(follow)
+                await until(lambda: desk.follows[subscriber.key] == 60)
+                assert 60 * desk.room(Member(subscriber.key)) == pytest.approx(ROOM)
+                assert desk.room(Member(publisher.key)) == ROOM
+                tasks.cancel_scope.cancel()
+            await until(lambda: not desk.follows)
 
 
 async def test_a_publisher_that_starts_anew_is_followed_on(

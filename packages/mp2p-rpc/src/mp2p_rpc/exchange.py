@@ -22,12 +22,15 @@ STOPPED: Final = 2
 
 _READ: Final = 1 << 20
 _TURNS: Final = 16
+_FRAMES: Final = 128
+"""Frames read one behind the other before other tasks have their turn: a read has hundreds of thousands."""
 
 
 class Exchange(FrameReader):
     """A stream, as frames. `limit` is how large a message from the other side may be."""
 
     _turn = 0
+    _taken = 0
     _fresh = True  # nothing has been read: most requests and answers come whole, and are read so
 
     torn = False
@@ -39,6 +42,9 @@ class Exchange(FrameReader):
 
     async def receive_untrusted(self) -> Frame | None:
         """Wait for the next frame; None at the end. Raises BadMessage, and the errors of `Stream.receive`."""
+        self._taken += 1
+        if self._taken % _FRAMES == 0:
+            await checkpoint()
         if self._fresh:
             self._fresh = False
             if (whole := await self.stream.receive_whole()) is not None:

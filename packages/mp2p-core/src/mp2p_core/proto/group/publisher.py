@@ -228,7 +228,7 @@ class Publisher:
                 self._roster.remove(known, code)
             else:
                 self._roster.refuse(member, key, code, now)
-        elif known is not None and not (known.asks.take(now) and known.outbox_size <= c.RELAY_QUEUE):
+        elif not self._roster.has_room(key) or (known is not None and not known.asks.take(now)):
             self.counters["ask-too-often"] += 1
         elif known is not None and known.grant is not None and not ask.fresh:
             known.tell(known.grant)
@@ -288,6 +288,8 @@ class Publisher:
             if code:
                 self._roster.refuse(name, key, code, now)
                 continue
+            if not self._roster.has_room(key):
+                continue  # it asks again
             heard = (group for group in self.groups if group[0] in ask.kinds)
             member = self._roster.admit(name, key, next(heard, self.groups[0]), now)
             member.grant = self._grant(member.group)

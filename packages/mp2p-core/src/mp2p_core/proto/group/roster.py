@@ -36,8 +36,8 @@ class Roster:
     """
 
     __slots__ = (
-        "_allow", "_excluded", "_revoked", "_topic", "_traffic", "_waiting", "deaf", "events", "groups", "left",
-        "members", "slow",
+        "_allow", "_excluded", "_keys", "_revoked", "_topic", "_traffic", "_waiting", "deaf", "events", "groups",
+        "left", "members", "slow",
     )  # fmt: skip
 
     def __init__(self, topic: bytes, allow: Callable[[bytes], bool], traffic: Traffic) -> None:
@@ -47,6 +47,7 @@ class Roster:
         self._revoked: set[bytes] = set()  # grows only by the application's own calls
         self._excluded: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: dict[Hashable, Member] = {}
+        self._keys: Counter[bytes] = Counter()  # how many members have which
         self.members: dict[Hashable, Member] = {}
         self.groups: Counter[Address] = Counter()
         """How many members listen on which group; no more of them than the publisher has."""
@@ -73,7 +74,7 @@ class Roster:
     def refuse(self, member: Hashable, key: bytes, code: int, now: float) -> None:
         """Say no to a session that is no member; not twice while it does not listen."""
         if member not in self._waiting:
-            Member(member, key, self._waiting, self._traffic, now).tell(
+            Member(member, key, self._waiting, self._keys, self._traffic, now).tell(
                 g.Refuse(self._topic, code, _TEXTS[code])
             )
 
@@ -81,7 +82,8 @@ class Roster:
         """Make a session a member, or find it; it listens on this group."""
         found = self.members.get(member)
         if found is None:
-            found = self.members[member] = Member(member, key, self._waiting, self._traffic, now)
+            found = self.members[member] = Member(member, key, self._waiting, self._keys, self._traffic, now)
+            self._keys[key] += 1
             self.events.append(MemberJoined(member, key))
         else:
             self.groups[found.group] -= 1
@@ -89,9 +91,21 @@ class Roster:
         self.groups[group] += 1
         return found
 
+    def has_room(self, key: bytes) -> bool:
+        """Tell whether more may be queued for this key.
+
+        Attack: one that subscribes again and again, for all that is kept for late subscribers, and reads nothing.
+        """
+        if not self._keys[key]:
+            return True
+        return sum(each.outbox_size for each in self.members.values() if each.key == key) <= c.RELAY_QUEUE
+
     def remove(self, member: Member, code: int = 0) -> None:
         """Strike a member off; with a code it is told why."""
         del self.members[member.id]
+        self._keys[member.key] -= 1
+        if not self._keys[member.key]:
+            del self._keys[member.key]
         self.groups[member.group] -= 1
         self.deaf.pop(member.id, None)
         self.slow.pop(member.id, None)
