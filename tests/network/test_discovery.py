@@ -24,6 +24,42 @@ async def main():
 anyio.run(main, backend="trio")  # the command, below, runs on asyncio
 """
 
+LIES = """
+import socket, struct, sys
+
+def name(*labels):
+    return b"".join(bytes((len(label),)) + label for label in labels) + b"\\0"
+
+def record(owner, kind, data):
+    return owner + struct.pack("!HHIH", kind, 1, 120, len(data)) + data
+
+def say(*records):
+    sock.sendto(struct.pack("!6H", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records), ("224.0.0.251", 5353))
+
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+sock.bind(("", 5353))
+ours = b"_mp2p", b"_udp", b"local"
+for target in [(b"evil", b"com"), (b"a", b"b", *ours), ours, (b"\\xff\\0", *ours), ()]:
+    say(record(name(*ours), 12, name(*target)))
+for n in range(100):
+    say(record(name(*ours), 12, name(b"ghost%d" % n, *ours)))
+garage = name(b"garage", *ours)
+say(record(name(*ours), 12, garage), record(garage, 16, b"\\x08contact="))
+print("said")
+"""
+
+
+def test_lies_about_names_hold_nothing_up(lab: Lab) -> None:
+    shared = one_switch(lab, 3)
+    watcher = shared.hosts[0].start(sys.executable, "-W", "error", "-c", WATCH, label="watcher")
+    watcher.wait_for_line("ready")
+    liar = shared.hosts[1]
+    liar.start(sys.executable, "-c", LIES, shared.ports[1].v4, label="liar").wait_for_line("said")
+    loud = Device(shared.hosts[2]).listen("--announce", "garage")
+    assert watcher.wait_for_line("garage") == f"garage {loud.contact}"
+
 
 def test_a_node_that_announces_itself_is_found(lab: Lab) -> None:
     shared = one_switch(lab, 3)

@@ -8,6 +8,7 @@ Needs the extra `mp2p[discovery]`.
 from __future__ import annotations
 
 import socket
+from asyncio import run_coroutine_threadsafe
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from mp2p_core.errors import BadKey, ContactError, NoMulticast, UsageError
 from mp2p_udp import choose, list_interfaces
 
 if TYPE_CHECKING:
-    from zeroconf import ServiceInfo, Zeroconf
+    from concurrent.futures import Future
+
+    from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
 
 __all__ = ["Found", "announce", "discover"]
 
@@ -29,6 +32,9 @@ SERVICE: Final = "_mp2p._udp.local."
 _MAX_NAME: Final = 63  # bytes of a DNS label
 _MAX_FOUND: Final = 1024
 _RESOLVE_MS: Final = 3000
+_QUESTIONS: Final = 64
+_TXT: Final = 16  # RFC 1035, section 3.2.2
+_IN: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +86,15 @@ async def discover(*, interfaces: Iterable[str] = ()) -> AsyncIterator[AsyncIter
 
     try:
         async with BlockingPortal() as portal, send, receive:
-            await anyio.to_thread.run_sync(
-                _browse, zeroconf, lambda found: portal.start_task_soon(hear, found)
+            browser = await anyio.to_thread.run_sync(
+                _Browser, zeroconf, lambda found: portal.start_task_soon(hear, found)
             )
             try:
                 yield receive
             finally:
                 # First of all: afterwards nothing calls into the portal any more.
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(zeroconf.close)
+                    await anyio.to_thread.run_sync(browser.close)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(zeroconf.close)
@@ -159,17 +165,63 @@ def _register(zeroconf: Zeroconf, info: ServiceInfo) -> None:
         ) from error
 
 
-def _browse(zeroconf: Zeroconf, hear: Callable[[Found], object]) -> None:
-    from zeroconf import ServiceBrowser, ServiceStateChange  # noqa: PLC0415 -- as above
+class _Browser:
+    """Tells of each name of ours whatever is claimed of it, from a thread of zeroconf's."""
 
-    def changed(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        if state_change is ServiceStateChange.Removed:
+    def __init__(self, zeroconf: Zeroconf, hear: Callable[[Found], object]) -> None:
+        from zeroconf import ServiceBrowser  # noqa: PLC0415 -- as above
+
+        self._zeroconf = zeroconf
+        self._hear = hear
+        self._questions: set[Future[bool]] = set()
+        ServiceBrowser(zeroconf, SERVICE, handlers=[self._changed])
+
+    def close(self) -> None:
+        """Ask nothing more, and close zeroconf."""
+        for question in list(self._questions):
+            question.cancel()
+        self._zeroconf.close()
+
+    def _changed(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        """Read what is known of a name, which may be anything: what is raised here would end the thread."""
+        from zeroconf import ServiceStateChange  # noqa: PLC0415 -- as above
+
+        instance, dot, service = name.partition(".")
+        if (
+            state_change is ServiceStateChange.Removed
+            or dot + service != "." + service_type
+            or not _fits(instance)
+        ):
             return
-        info = zeroconf.get_service_info(service_type, name, timeout=_RESOLVE_MS)
-        if info is not None and (found := read_untrusted(info.get_name(), info.properties)) is not None:
-            hear(found)
+        records = zeroconf.cache.get_all_by_details(name, _TXT, _IN)
+        texts = [text for record in records if (text := getattr(record, "text", None)) is not None]
+        for text in texts:
+            if (found := read_untrusted(instance, _properties(text))) is not None:
+                self._hear(found)
+        if not texts:
+            self._ask(name)
 
-    ServiceBrowser(zeroconf, SERVICE, handlers=[changed])
+    def _ask(self, name: str) -> None:
+        """Ask for the rest of an announcement that came in part: the answer is a change again.
+
+        Nobody waits for it. Attack: names without end of which there is no more. So only a few at a time.
+        """
+        from zeroconf import ServiceInfo  # noqa: PLC0415 -- as above
+
+        if len(self._questions) < _QUESTIONS:
+            assert self._zeroconf.loop is not None
+            asking = ServiceInfo(SERVICE, name).async_request(self._zeroconf, _RESOLVE_MS)
+            question = run_coroutine_threadsafe(asking, self._zeroconf.loop)
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
+
+
+def _properties(text: bytes) -> Mapping[bytes, bytes | None]:
+    from zeroconf import ServiceInfo  # noqa: PLC0415 -- as above
+
+    return ServiceInfo(SERVICE, f"any.{SERVICE}", properties=text).properties
 
 
 def read_untrusted(name: str, properties: Mapping[bytes, bytes | None]) -> Found | None:
