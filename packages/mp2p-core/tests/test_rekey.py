@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from cryptography.exceptions import InvalidTag
 
 from mp2p_core.proto import constants as c
 from mp2p_core.proto import wire
+from mp2p_core.proto.addresses import pack_ipv4
 from mp2p_core.proto.connection import Connection
+from mp2p_core.proto.epoch import Epoch
 from mp2p_core.proto.events import ConnectionClosed, ConnectionReplaced, MessageReceived
 from mp2p_core.proto.frames import Msg, Ping, encode_ack, encode_msg, parse_frames_untrusted
 from mp2p_core.testing.puppet import Bench, Puppet
@@ -289,3 +293,39 @@ def test_a_peer_that_renews_its_keys_without_end_holds_a_handful() -> None:
     bench.feed(sides[3].seal(b"\x01", sides[-1].number))
     assert bench.endpoint.counters["data-unknown"] == before + 1
     assert connection.closed is None
+
+
+def test_F10_a_peer_that_renews_its_keys_from_ever_new_addresses_is_looked_for_at_a_few() -> None:
+    """Each of them is proved by the handshake: whoever went silent then had INITs sent to all of them."""
+    bench, old, connection = connected()
+    sides = [old]
+    for n in range(20):
+        bench.advance(0.15)
+        new = after(old, 100 + n)
+        address = pack_ipv4("192.0.2.7", 2000 + n)
+        (resp,) = of_type(
+            bench.feed(new.init(timestamp=10_000 + n, token=TOKEN, return_address=address)), c.TYPE_RESP
+        )
+        new.read_resp(resp)
+        take_turn(sides[-1], new)
+        bench.feed(new.seal(encode_msg(b"here")))
+        sides.append(new)
+    first = connection.session.roaming.paths.targets()[0]
+    say(bench, connection, b"where?")
+    asked_at = {out.destination for out in bench.advance(15.0) if out.data[0] == c.TYPE_INIT}
+    kept = {pack_ipv4("192.0.2.7", 2000 + n) for n in range(19 - c.MAX_PROVED_ADDRESSES, 20)}
+    assert asked_at == {first.address} | kept
+
+
+def test_keys_that_are_gone_are_held_by_nothing() -> None:
+    """Nor are the very first ones: whoever reads the memory of a long session finds the last minutes' alone."""
+    bench, old, connection = connected()
+    gone = connection.session.epoch.local_id
+    new = after(old)
+    (resp,) = bench.feed(new.init(token=TOKEN))
+    new.read_resp(resp.data)
+    take_turn(old, new)
+    bench.feed(new.seal(encode_ack([(0, 0)], 0.0)))
+    bench.advance(c.EPOCH_OVERLAP)
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Epoch) and each.local_id == gone]

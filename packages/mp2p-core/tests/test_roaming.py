@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from mp2p_core.proto import constants as c
@@ -17,6 +19,7 @@ from mp2p_core.proto.frames import (
     encode_path_response,
     parse_frames_untrusted,
 )
+from mp2p_core.proto.routes import Route
 from mp2p_core.testing.puppet import Bench, Puppet
 from mp2p_core.testing.simulation import Datagram
 from mp2p_core.transport import Address, Reach
@@ -250,3 +253,18 @@ def test_a_node_with_one_channel_has_nothing_to_name() -> None:
     puppet.read_resp(resp.data)
     out = bench.feed(puppet.seal(b"\x01")) + bench.advance(5.0)
     assert not any(isinstance(frame, ABOUT_PATHS) for frame in frames(puppet, out))
+
+
+def test_questions_that_cannot_be_answered_any_more_are_not_kept_for_ways_that_are_gone() -> None:
+    """Under keys too old to answer with, a peer that talks on names ever other ways, and asks on each."""
+    bench, puppet = called()
+    session = bench.endpoint.connections()[0].session
+    while bench.now < session.epoch.began + c.EPOCH_LIFE:
+        bench.advance(9.0)
+        bench.feed(puppet.seal(b"\x01"))
+    for n in range(100):
+        address = pack_ipv6(f"ff1e::8000:{n + 1:x}", 1024)
+        asks = encode_addr(n + 1, address) + encode_path_challenge(b"12345678")
+        assert bench.feed(puppet.seal(asks), source=SOURCE_V6, channel=1) == []
+    gc.collect()
+    assert sum(isinstance(each, Route) for each in gc.get_objects()) < 50

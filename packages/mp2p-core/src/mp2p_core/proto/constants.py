@@ -117,6 +117,8 @@ UNPROVED_FACTOR: Final = 3
 """Bytes sent to such an address for each byte authenticated since (RFC 9000, section 8.1)."""
 MAX_NAMED_ADDRESSES: Final = 8
 """Addresses kept that a peer has named, per session, and named to a peer."""
+MAX_PROVED_ADDRESSES: Final = 3
+"""Addresses kept that a peer's handshakes for new keys, or its packets, came from, besides the present one."""
 FOLLOW_PAUSE: Final = 1.0
 """Between changes of path by which the side that connected follows the other one. That one waits for nothing, so
 that two sides that follow each other meet."""
@@ -235,6 +237,8 @@ LABEL_GENERATION: Final = b"mp2p-v1 gen\1"
 LABEL_GROUP_KEY: Final = b"mp2p-v1 key\1"
 LABEL_GROUP: Final = b"mp2p-v1 group\0"
 GROUP_HEADER_SIZE: Final = 20
+MAX_GROUP_DATAGRAM: Final = 1500
+"""Bytes: what is larger is a fragment of IP, and nobody's in whom a subscriber has reason to believe."""
 MAX_GENERATION: Final = 64
 """Generations of an epoch, and steps that a member takes on its own: the next newcomer begins a new epoch."""
 MAX_MANIFEST: Final = 64

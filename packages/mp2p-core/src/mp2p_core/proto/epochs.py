@@ -17,12 +17,11 @@ class Epochs:
     """The last keys, the present ones, and those that the peer has asked for and not confirmed: of these, a few."""
 
     __slots__ = (
-        "_by_id", "_due_at", "_first", "_rekey_after", "current", "next_at", "promoted", "rekey_at", "rekeys",
+        "_by_id", "_due_at", "_rekey_after", "current", "next_at", "promoted", "rekey_at", "rekeys",
         "retired", "traffic",
     )  # fmt: skip
 
     def __init__(self, first: Epoch, rekey_after: float) -> None:
-        self._first = first
         self._by_id = {first.local_id: first}
         self._rekey_after = rekey_after
         self.current = first
@@ -88,7 +87,7 @@ class Epochs:
     def _take_over(self, epoch: Epoch, now: float) -> bool:
         current = self.current
         at_once = current.ours is not epoch.ours and now < current.began + c.HANDSHAKE_BUDGET
-        if at_once and current.preferred and current is not self._first:
+        if at_once and current.preferred and self.rekeys:
             self._replaced(epoch, now)
             return False
         self.current = epoch

@@ -146,6 +146,7 @@ class Paths:
             return
         if frame.sequence > self._sequence_heard:
             self._sequence_heard = frame.sequence
+            self._forget(self._withdrawn)
             self._withdrawn = [route for route in self._routes if route.listed and route is not self.current]
             self._routes = [route for route in self._routes if route not in self._withdrawn]
         if frame.address == SOURCE_SEEN:
@@ -181,6 +182,13 @@ class Paths:
         self._routes.append(route)
         return route
 
+    def _forget(self, gone: Iterable[Route]) -> None:
+        """Forget ways, and what was to be answered there: under keys that are too old nothing is."""
+        for route in gone:
+            self._answers.pop(route, None)
+            if route in self._routes:
+                self._routes.remove(route)
+
     def _on(self, channel: int) -> Route | None:
         """Choose the way over a channel: the present one, else one that is proved."""
         found = [route for route in self._routes if route.target.channel == channel]
@@ -211,7 +219,7 @@ class Paths:
         target = targets[0]
         if (route := self._find(target)) is None:
             # Attack: packets relayed with ever new sources. One is kept, besides the present one.
-            self._routes = [each for each in self._routes if not each.by_source or each is self.current]
+            self._forget([each for each in self._routes if each.by_source and each is not self.current])
             route = self._add(target)
             route.by_source = True
         return route
@@ -243,6 +251,11 @@ class Paths:
         target = self._rules.target(channel, address)
         route = self._find(target)
         if route is None:
+            # Attack: a peer that asks for new keys from ever new addresses. Bounded; the oldest go.
+            found = [
+                each for each in self._routes if each.named and not (each.listed or each is self.current)
+            ]
+            self._forget(found[: 1 - c.MAX_PROVED_ADDRESSES])
             route = self._add(target)
         route.proved = True
         self.take(route, now)

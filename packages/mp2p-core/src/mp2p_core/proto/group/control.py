@@ -87,6 +87,7 @@ _BACKLOG_BODY = struct.Struct(">8sQBH")
 _NACK = struct.Struct(">8sQB")
 _MAX_TEXT: Final = 255
 _MICRO: Final = 1e6
+_MAX_U32: Final = 0xFFFFFFFF
 
 
 class Ask(NamedTuple):
@@ -189,13 +190,14 @@ class Report(NamedTuple):
 
     def pack(self) -> bytes:
         """Pack a control message."""
-        rtt = min(int(self.rtt * _MICRO), 0xFFFFFFFF)
+        # Attack: a publisher whose seqs jump has more expected than the field holds.
+        expected, lost, rtt = (min(x, _MAX_U32) for x in (self.expected, self.lost, int(self.rtt * _MICRO)))
         return _HEAD.pack(_REPORT, self.topic) + _REPORT_BODY.pack(
             self.channel,
             self.highest,
             self.next_seq,
-            self.expected,
-            self.lost,
+            expected,
+            lost,
             rtt,
             self.deaf | self.slow << 1,
         )
@@ -250,7 +252,7 @@ def _parse_backlog_untrusted(topic: bytes, data: bytes, at: int) -> Backlog:
     run, number, flags, count = _BACKLOG_BODY.unpack_from(data, at)
     lengths = struct.Struct(f">{count}I")
     start = at + _BACKLOG_BODY.size + lengths.size
-    if flags & ~1 or start > len(data):
+    if flags & ~1 or start > len(data) or number >= 2**63:
         raise BadPacket("control-malformed")
     messages = []
     for length in lengths.unpack_from(data, at + _BACKLOG_BODY.size):

@@ -94,6 +94,9 @@ class Feed:
     def stash(self, entry: Entry) -> None:
         """Keep an entry whose epoch will not be completed, until numbers tell what is missing before it."""
         if entry.piece is None and entry.span:
+            # Attack: a publisher that completes no epoch, and never says what comes first.
+            if len(self._stash) >= c.GROUP_WINDOW:
+                self._close(max(self._stash))
             self._stash[entry.number] = entry
 
     def begin(self, number: int) -> None:

@@ -75,6 +75,7 @@ class Publisher:
         self.counters: Counter[str] = Counter()
         self.groups = tuple(groups)
         self._mode = mode
+        datagram = min(datagram, c.MAX_GROUP_DATAGRAM)
         self._traffic = traffic = Traffic()
         self._roster = Roster(self.topic, allow, traffic)
         self._joining: dict[Hashable, tuple[bytes, Ask]] = {}

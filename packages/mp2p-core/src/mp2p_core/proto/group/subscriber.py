@@ -240,13 +240,14 @@ class Subscriber:
     def _settle(self) -> None:
         """Give the feed to the first lane that is not complete, once the backlog is in."""
         if self._backlog_until < math.inf:
-            if self._lanes[0].waiting < c.GROUP_WINDOW:
+            if self._lanes[0].waiting < c.GROUP_WINDOW and len(self._lanes) <= _MAX_LANES:
                 return
             self._backlog_missing()
         for lane in self._lanes:
             lane.early = True
         if len(self._lanes) > 1 and (
-            len(self._lanes) > _MAX_LANES or self._lanes[1].waiting > c.GROUP_WINDOW // 2
+            len(self._lanes) > _MAX_LANES
+            or any(each.waiting > c.GROUP_WINDOW // 2 for each in self._lanes[1:])
         ):
             self._lanes[0].give_up()
         self._lanes[0].begin_turn()
@@ -294,7 +295,9 @@ class Subscriber:
         return len(taken)
 
     def _take(self, datagram: bytes, now: float, *, relayed: bool) -> None:
-        if len(datagram) <= c.GROUP_HEADER_SIZE:  # the last part of a large packet may have one byte more
+        # The last part of a large packet may have one byte more than a header. Attack: strangers' datagrams of 64 KiB,
+        # thousands of which may wait for a manifest.
+        if not c.GROUP_HEADER_SIZE < len(datagram) <= c.MAX_GROUP_DATAGRAM:
             self.counters["group-malformed"] += 1
             return
         kind, zero, generation, channel, seq = group_fields(datagram)
