@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mp2p
+from mp2p import contact_file
 from mp2p.cli.commands import cli
 from mp2p.contact_file import find_contact, read_contacts
 
@@ -106,6 +109,19 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         read_contacts(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("words", [["list"], ["add", "garage", str(KEY)], ["remove", "garage"]])
+def test_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path, words: list[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("/dev/null", str(tmp_path / "pipe")):
+        done = subprocess.run(
+            [sys.executable, "-m", "mp2p", "contacts", *words, "--file", name],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name} is not a regular file" in done.stderr
+
+
 def test_a_folder_that_may_not_be_looked_into_is_no_missing_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +130,7 @@ def test_a_folder_that_may_not_be_looked_into_is_no_missing_file(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "stat", refuse)
-        patched.setattr(Path, "read_text", lambda file, **_: refuse(file))
+        patched.setattr(contact_file, "read_text", refuse)
         for use in (lambda: mp2p.contacts(path), lambda: find_contact("garage")):
             with pytest.raises(mp2p.UsageError, match="cannot be read: Permission denied"):
                 use()

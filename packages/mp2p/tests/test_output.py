@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import unicodedata
@@ -129,6 +130,7 @@ def test_L6_results_that_cannot_be_written_are_an_error_and_the_end_of_warnings_
             7,
             "error: cannot write to standard output: No space left on device\n",
         ),
+        (["--help"], ">/dev/full", 7, "error: cannot write to standard output: No space left on device\n"),
         (["id", "--key", "k", "--json"], ">&-", 0, ""),
         (["id", "--key", "k"], "<&- >&- 2>&-", 0, ""),
         (["id", "--transport", "pigeon"], ">&- 2>/dev/full", 2, ""),
@@ -139,3 +141,17 @@ def test_L6_results_that_cannot_be_written_are_an_error_and_the_end_of_warnings_
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (ended.returncode, ended.stderr) == (code, said), (words, redirections)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["listen", "--help"], ["id", "--key", "k", "--json"]])
+def test_L6_output_that_nobody_reads_ends_the_command_as_a_signal_would(
+    tmp_path: Path, words: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "mp2p", *words],
+        cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")

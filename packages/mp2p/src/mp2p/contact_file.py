@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ _log = logging.getLogger("mp2p")
 
 _LOOK_EVERY: Final = 1.0
 """Seconds between looks at the file: it is asked about for strangers' packets."""
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
 _FIELDS: Final = frozenset({"contact", "key", "addresses", "groups", "methods"})
 
 
@@ -158,10 +160,24 @@ def _is_there(path: Path) -> bool:
     return True
 
 
+def read_text(path: Path) -> str:
+    """Read the file's text. Raises `UsageError` for a pipe or a device, which might never end, and `OSError`."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | _NONBLOCK)  # does not wait for somebody to write into a pipe
+
+    with open(path, encoding="utf-8", opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UsageError(
+                f"the contacts file {path} is not a regular file: name a file, or remove what stands in its place"
+            )
+        return file.read()
+
+
 def read_contacts(path: Path) -> dict[str, KnownContact]:
     """Read the contacts by name. Raises `UsageError` naming the file and what to change in it."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
         raise UsageError(
             f"there is no contacts file {path}: `mp2p contacts add NAME CONTACT` makes it, with a line such as "

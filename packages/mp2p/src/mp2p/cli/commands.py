@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ Exit codes:
   6    key file: missing, unsafe, damaged or of another profile
   7    file: cannot be read or written, or has changed while it was sent
   130  interrupted (SIGINT; sessions are closed first)
+  141  nobody reads the output any more, as in `mp2p listen | head -1`
   143  terminated (SIGTERM; sessions are closed first)
 
 \b
@@ -72,6 +73,16 @@ class _Commands(click.Group):
             self.add_command(getattr(importlib.import_module(f"mp2p.cli.{module}"), name))
         return super().get_command(ctx, cmd_name)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the command line; `--help` prints here."""
+        with _unread():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _unread():
+            return super().invoke(ctx)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -88,6 +99,15 @@ class _Commands(click.Group):
             code = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
         _end_line(code)
         sys.exit(code or ExitCode.DONE)
+
+
+@contextmanager
+def _unread() -> Iterator[None]:
+    """Carry it past click when nobody reads the output, for click would end the process with a 1 of its own."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ExceptionGroup("nobody reads", [error]) from None
 
 
 class _Explained(AbstractContextManager["_Explained"]):
@@ -110,8 +130,10 @@ class _Explained(AbstractContextManager["_Explained"]):
             return
         if reader_gone(error):
             discard(sys.stdout)  # as in `mp2p listen | head -1`
-            sys.exit(ExitCode.FAULT)
+            sys.exit(ExitCode.UNREAD)
         if failure := explain(error):
+            if isinstance(error, OSError):  # of click's own printing
+                discard(sys.stdout)
             printer(as_json="--json" in self._words).fail(failure)
             _end_line(failure.exit_code)
             sys.exit(failure.exit_code)

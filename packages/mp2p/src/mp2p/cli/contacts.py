@@ -12,7 +12,7 @@ import mp2p
 from mp2p.cli.errors import ExitCode
 from mp2p.cli.options import json_option
 from mp2p.cli.output import printer
-from mp2p.contact_file import read_contacts
+from mp2p.contact_file import read_contacts, read_text
 from mp2p.paths import default_contacts_path
 from mp2p_core.private_files import write_private_file
 
@@ -117,7 +117,7 @@ def remove(name: str, file: Path | None, as_json: bool) -> int:
 def _open(path: Path) -> tuple[tomlkit.TOMLDocument, tomlkit.items.Table]:
     """Read the file with its comments, or begin one."""
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+        document = tomlkit.parse(read_text(path))
     except FileNotFoundError:
         document = tomlkit.document()
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:

@@ -4,11 +4,12 @@ The codes are part of the command's contract (`mp2p --help` lists them):
 
     0 done   1 a fault in mp2p itself, or a demo whose claim did not hold   2 usage
     3 unreachable   4 refused   5 local network   6 key file   7 file
-    130 interrupted (SIGINT)   143 terminated (SIGTERM)
+    130 interrupted (SIGINT)   141 nobody reads the output (as after SIGPIPE)   143 terminated (SIGTERM)
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,12 +73,14 @@ _CODES: Final[tuple[tuple[type[Mp2pError], ExitCode], ...]] = (
 )
 
 
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EIO, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What click's own printing, such as `--help`, fails with; files have names, and FileErrors of their own."""
+
 EXPLAINABLE: Final = (
     click.ClickException,
     click.Abort,
     KeyboardInterrupt,
-    BrokenPipeError,
-    TimeoutError,
+    OSError,  # those of standard output, and TimeoutError
     Mp2pError,
     ClaimFailed,
     BaseExceptionGroup,
@@ -119,6 +122,8 @@ def _explain_one(error: BaseException) -> Failure | None:
     if isinstance(error, TimeoutError):
         message = str(error) or "no answer in the time allowed: try again, or allow more with --timeout"
         return Failure("Timeout", message, ExitCode.UNREACHABLE)
+    if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+        return Failure("FileError", f"cannot write to standard output: {error.strerror}", ExitCode.FILE)
     if isinstance(error, Closed) and error.code == CLOSE_NOT_ALLOWED:
         return Failure(kind, str(error), ExitCode.REFUSED, _details(error))
     if (code := _code_of_call(error)) is not None:

@@ -19,4 +19,5 @@ class ExitCode(enum.IntEnum):
     KEY_FILE = 6
     FILE = 7
     INTERRUPTED = 130
+    UNREAD = 141
     TERMINATED = 143
