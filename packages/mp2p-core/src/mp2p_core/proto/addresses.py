@@ -177,13 +177,13 @@ def check_classic_group(address: Address) -> None:
         raise AddressError(f"{name} is not a group of the classic profile: {rule}")
 
 
-def scope(address: Address) -> Reach:
-    """Return how far a group may be routed by its very address: LINK, SITE or GLOBAL.
-
-    Raises `AddressError` as `check_group` does.
-    """
-    check_group(address)
-    return _scope(address)
+def scope(group: Address) -> Reach:
+    """Return how far a group may be routed by its very address: LINK, SITE or GLOBAL. It has passed `check_group`."""
+    if group[0] == IPV6:
+        return _V6_TRANSIENT.get(group[4:6], Reach.GLOBAL)
+    if group[16] == 0xE0:
+        return Reach.GLOBAL
+    return Reach.LINK if group[17] == 0xFF else Reach.SITE
 
 
 def reaches_further(one: Address, other: Address) -> bool:
@@ -195,7 +195,7 @@ def reaches_further(one: Address, other: Address) -> bool:
         return False
     if not (is_multicast(one) and is_multicast(other)):
         return False
-    return _scope(one).value > _scope(other).value
+    return scope(one).value > scope(other).value
 
 
 def derive_group_v4(key: bytes, reach: Reach, port: int) -> Address:
@@ -250,7 +250,7 @@ def may_answer(answer_to: Address, heard_from: Address, arrived_at: Address) -> 
         return answer_to[4:] == heard_from[4:] and port(answer_to) >= 1 and not _nowhere(answer_to)
     if _broken_rule(answer_to) is not None or _broken_rule(arrived_at) is not None:
         return False
-    return _scope(answer_to).value <= _scope(arrived_at).value
+    return scope(answer_to).value <= scope(arrived_at).value
 
 
 def may_answer_classic(answer_to: Address, arrived_at: Address) -> bool:
@@ -263,7 +263,7 @@ def may_answer_classic(answer_to: Address, arrived_at: Address) -> bool:
         and answer_to[0] == arrived_at[0]
         and _broken_classic_rule(answer_to) is None
         and _broken_classic_rule(arrived_at) is None
-        and _scope(answer_to).value <= _scope(arrived_at).value
+        and scope(answer_to).value <= scope(arrived_at).value
     )
 
 
@@ -338,14 +338,6 @@ def _broken_classic_rule(address: Address) -> str | None:
     drawn = address[4:6] == _V6_LEADS[Reach.GLOBAL]
     prefixed = address[4:7] == _V6_PREFIXED and 1 <= address[7] <= _MAX_CLASSIC_PREFIX
     return None if drawn or prefixed else rule
-
-
-def _scope(group: Address) -> Reach:
-    if group[0] == IPV6:
-        return _V6_TRANSIENT.get(group[4:6], Reach.GLOBAL)
-    if group[16] == 0xE0:
-        return Reach.GLOBAL
-    return Reach.LINK if group[17] == 0xFF else Reach.SITE
 
 
 def _nowhere(unicast: Address) -> bool:

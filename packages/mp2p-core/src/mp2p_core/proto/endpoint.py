@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mp2p_core.errors import BadPacket, UsageError
@@ -116,7 +117,7 @@ class Endpoint:
 
     def add_channel(self, number: int, info: ChannelInfo) -> None:
         """Make a channel known under a number of the caller's choice, and tell peers of it."""
-        self._channels[number] = ChannelInfo(info.address, min(info.max_payload, 0xFFFF), info.may_answer)
+        self._channels[number] = replace(info, max_payload=min(info.max_payload, 0xFFFF))
         for session in dict.fromkeys(self._sessions.values()):
             if session.state is SessionState.OPEN:
                 session.roaming.announce()
