@@ -476,6 +476,27 @@ def test_what_was_lost_is_undelivered_until_a_report_says_that_it_has_been_repai
     assert not pair.publisher.undelivered
 
 
+def test_what_was_lost_once_slows_nobody_down_while_nothing_is_sent() -> None:
+    pair = Pair()
+    pair.join()
+    publisher = pair.publisher
+    (member,) = publisher.members.values()
+    assert member.grant is not None
+    lost = g.Report(publisher.topic, member.grant.channel, 24, 25, 24, 12, 0.001, deaf=False, slow=False)
+    began = publisher.rate
+
+    def report(each: g.Report) -> float:
+        pair.now += c.REPORT_INTERVAL
+        publisher.take_control_untrusted("session", KEY, each, pair.now)
+        return publisher.rate
+
+    once = report(lost)
+    assert once < began
+    idle = lost._replace(expected=0, lost=0)
+    for _ in range(10):
+        assert report(idle) == once
+
+
 def test_a_newcomer_is_not_waited_for_and_one_who_leaves_no_longer() -> None:
     pair = Pair()
     pair.join()

@@ -285,6 +285,8 @@ def test_a_share_of_a_few_datagrams_means_nothing() -> None:
     assert one.lossy == 2.0
     one.reported(report(50, 10), 3.0)
     assert one.lossy == 1.5
+    one.reported(report(19, 19), 4.0)
+    assert one.loss == 0.0
 
 
 def test_losses_now_and_then_add_up_and_one_outage_is_not_enough() -> None:

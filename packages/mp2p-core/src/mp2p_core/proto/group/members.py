@@ -55,7 +55,7 @@ class Member:
         """What it may read of this epoch."""
         self.rtt = 0.0
         self.loss = 0.0
-        """Share of datagrams that do not come by themselves."""
+        """Share of datagrams that did not come by themselves; 0 after a report that brings too few to tell."""
         self.lossy = 0.0
         """Seconds in which it lost too much, less half of those in which it did not."""
         self._judged_at = now
@@ -138,6 +138,7 @@ class Member:
         self._moved(report, now)
         self._expected += report.expected
         self._lost += report.lost
+        self.loss = 0.0  # what was found once is not found again: while nothing is sent nothing is lost
         if self._expected < _ENOUGH:
             return
         self.loss = self._lost / self._expected
