@@ -69,3 +69,11 @@ def test_keys_of_a_table_do_not_share() -> None:
         assert table.take(key, 0.0)
         assert not table.take(key, 0.0)
         assert table.take(key, 0.5)
+
+
+def test_so_many_tokens_are_taken_together_or_none_of_them() -> None:
+    bucket = TokenBucket(1.0, 10.0, 0.0)
+    assert bucket.take(0.0, 7)
+    assert not bucket.take(0.0, 4)
+    assert bucket.take(0.0, 3)
+    assert not bucket.take(0.0)

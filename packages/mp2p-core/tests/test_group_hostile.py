@@ -1,4 +1,4 @@
-"""A publisher that means harm, against who has subscribed to it, and strangers beside it (protocol section 8)."""
+"""A publisher, or a subscriber, that means harm to the other, and strangers beside them (protocol section 8)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mp2p_core.proto.group import control as g
 from mp2p_core.proto.group import layout as la
 from mp2p_core.proto.group.events import Gap, Messages
 from mp2p_core.proto.group.keys import SendKeys
+from mp2p_core.proto.group.publisher import Publisher
 from mp2p_core.proto.group.sealing import Sealer
 from mp2p_core.proto.group.subscriber import Subscriber
 
@@ -120,3 +121,21 @@ def test_G1_what_strangers_have_kept_is_no_larger_than_a_datagram(size: int) -> 
         hostile.subscriber.receive_untrusted(datagram, 0.1)
     fits = size <= c.MAX_GROUP_DATAGRAM
     assert hostile.subscriber.counters["group-unsealed" if fits else "group-malformed"] == 18
+
+
+def test_G12_questions_of_one_key_about_very_much_are_passed_over() -> None:
+    """Each takes a hundred bytes, and what it asks for a millisecond to look up; a second session has no more."""
+    publisher = Publisher(OWNER, "topic", [bytes(20)], allow=lambda _key: True, now=0.0)
+    for session in ("one", "another"):
+        ask = g.Ask(publisher.topic, g.NO_RUN, 0, 0, fresh=True)
+        publisher.take_control_untrusted(session, b"k" * 32, ask, 0.0)
+    publisher.transmits(0.1)
+    publisher.send(bytes(1000))
+    datagrams = publisher.transmits(0.2)
+    nack = g.Nack(datagrams[0][la.CHANNEL], 1, b"\xff" * 64)
+    for now in (1.0, 2.0):
+        for session in ("one", "another") * 100:
+            publisher.nack_untrusted(session, nack, now)
+    burst, more = int(c.NACK_BURST) // 512, int(min(c.NACK_RATE, c.NACK_BURST)) // 512
+    assert publisher.counters["nack"] == burst + more
+    assert publisher.counters["nack-too-often"] == 400 - burst - more

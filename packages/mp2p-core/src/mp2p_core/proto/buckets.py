@@ -42,11 +42,11 @@ class TokenBucket:
             self._at = now
         return self._level
 
-    def take(self, now: float) -> bool:
-        """Take one token; False when there is none."""
-        if self.level(now) < 1.0:
+    def take(self, now: float, count: int = 1) -> bool:
+        """Take one token, or so many; False when there are fewer."""
+        if self.level(now) < count:
             return False
-        self._level -= 1.0
+        self._level -= count
         return True
 
 
@@ -71,8 +71,8 @@ class BucketTable:
         """Return a table whose buckets give no more than `limit` tokens within any second."""
         return cls(*_split(limit))
 
-    def take(self, key: Hashable, now: float) -> bool:
-        """Take one token from the bucket of `key`."""
+    def take(self, key: Hashable, now: float, count: int = 1) -> bool:
+        """Take one token, or so many, from the bucket of `key`."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._rate, self._burst, now)
@@ -80,7 +80,7 @@ class BucketTable:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now)
+        return bucket.take(now, count)
 
     def __len__(self) -> int:
         return len(self._buckets)

@@ -296,6 +296,9 @@ GROUP_REORDER: Final = 0.01
 NACK_BACKOFF: Final = 4.0
 """Round trips within which those who miss the same ask for it (RFC 5401, K)."""
 NACK_TRIES: Final = 5
+NACK_RATE: Final = 20000.0
+NACK_BURST: Final = 8192.0
+"""Datagrams that one key may ask for in a second: a fifth of what is sent at most; and at once: two windows."""
 NACKS_TO_ALL: Final = 3
 """From this question of one subscriber for one datagram on, it is repaired over its session."""
 NACK_PATIENCE: Final = 1

@@ -330,6 +330,11 @@ class Nack(NamedTuple):
         """Pack the body of a GROUP_NACK frame, what follows its type."""
         return _NACK.pack(self.channel, self.base, len(self.bitmap)) + self.bitmap
 
+    @property
+    def size(self) -> int:
+        """How many are asked for."""
+        return int.from_bytes(self.bitmap, "little").bit_count()
+
     def seqs(self) -> list[int]:
         """Return what is asked for, lowest first: at most 512."""
         bits = int.from_bytes(self.bitmap, "little")

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mp2p_core.proto import constants as c
+from mp2p_core.proto.buckets import BucketTable
 from mp2p_core.proto.group.rate import Allowance
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ __all__ = ["Repairs"]
 class Repairs:
     """Answers GROUP_NACKs: to the group, or over the session of whoever asks too much."""
 
-    __slots__ = ("_allowance", "_counters", "_epochs", "_topic")
+    __slots__ = ("_allowance", "_counters", "_epochs", "_questions", "_topic")
 
     def __init__(
         self, topic: bytes, epochs: Epochs, traffic: Traffic, counters: Counter[str], now: float
@@ -30,11 +32,16 @@ class Repairs:
         self._epochs = epochs
         self._counters = counters
         self._allowance = Allowance(traffic, now)
+        # Attack: questions of a hundred bytes, each about 512 datagrams, which take a millisecond to look up.
+        self._questions = BucketTable(c.NACK_RATE, c.NACK_BURST)
 
     def nack_untrusted(self, member: Member | None, nack: Nack, now: float) -> int | None:
         """Take a question; returns the last seq that it is about and that can be had, None if there is none."""
+        if member is not None and not self._questions.take(member.key, now, nack.size):
+            self._counters["nack-too-often"] += 1
+            return None
         store = self._epochs.find(nack.channel)
-        seqs = [seq for seq in nack.seqs() if store.get(seq) is not None] if store else []
+        seqs = [seq for seq in nack.seqs() if store.get(seq) is not None] if member and store else []
         if member is None or store is None or not seqs:
             self._counters["nack-unknown"] += 1
             return None
