@@ -446,7 +446,7 @@ def test_reports_say_what_was_lost() -> None:
     pair.join()
     for n in range(80):
         for datagram in pair.send(b"%d" % n):
-            if n % 4 or len(datagram) > 110 or n == 79:  # a quarter of the data, and no heartbeat
+            if (n + 1) % 4 or len(datagram) > 110 or n == 79:  # a quarter of the data, and no heartbeat
                 pair.subscriber.receive_untrusted(datagram, pair.now)
         pair.now += 0.05
     pair.subscriber.handle_timeout(pair.now)
@@ -455,6 +455,19 @@ def test_reports_say_what_was_lost() -> None:
     assert report.expected == pair.publisher._traffic.datagrams
     assert report.rtt == pytest.approx(0.002, abs=1e-5)
     assert not report.deaf
+
+
+def test_what_went_out_before_a_newcomer_listened_was_not_lost() -> None:
+    pair = Pair()
+    pair.join()
+    before = [datagram for n in range(30) for datagram in pair.send(b"%d" % n)]
+    for datagrams in (pair.send(b"heard"), before, pair.send(b"lost") and pair.send(b"next")):
+        for datagram in datagrams:
+            pair.subscriber.receive_untrusted(datagram, pair.now)
+        pair.now += 0.1
+    lane = pair.subscriber._lanes[0]
+    lane.give_up()
+    assert lane.counts() == (3, 1)
 
 
 def test_what_was_lost_is_undelivered_until_a_report_says_that_it_has_been_repaired() -> None:

@@ -46,8 +46,9 @@ class Lane:
     """Takes an epoch's datagrams and passes what they bring to a feed, once it is this epoch's turn."""
 
     __slots__ = (
-        "_blocks", "_counted", "_counted_lost", "_feed", "_first", "_number", "_opener", "_ordered", "_passed",
-        "_restored", "_trains", "begun", "channel", "early", "epoch", "expires", "forged", "wanted", "window",
+        "_blocks", "_counted", "_counted_lost", "_feed", "_first", "_newcomer", "_number", "_opener", "_ordered",
+        "_passed", "_restored", "_trains", "begun", "channel", "early", "epoch", "expires", "forged",
+        "wanted", "window",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Lane:
         self._feed = feed
         self._passed: deque[Entry | None] = deque()  # until it is this epoch's turn
         self._first = grant.next_seq
+        self._newcomer = grant.backlog
         self._counted = grant.next_seq - 1
         self._counted_lost = 0
 
@@ -310,6 +312,10 @@ class Lane:
             self._pass(entry)
             return
         if seq > window.highest:
+            if self._newcomer and window.highest < self._first:
+                # What went out before this subscriber listened was not lost on the way.
+                wanted.lost_from = seq
+                self._counted = seq - 1
             self._extend(seq, now)
         wanted.found(seq, now)
         if self.early and not self._ordered:

@@ -47,6 +47,7 @@ class Wanted:
         "_missing",
         "_random",
         "lost",
+        "lost_from",
         "members",
         "repaired",
         "rtt",
@@ -67,6 +68,8 @@ class Wanted:
         """When the publisher last sent a sum: each subscriber misses something else."""
         self.lost = 0
         """How many seqs did not come by themselves, so far."""
+        self.lost_from = 0
+        """The first seq that counts there."""
 
     def __len__(self) -> int:
         return len(self._missing)
@@ -123,7 +126,7 @@ class Wanted:
         missing = self._missing.pop(seq, None)
         if missing is None:
             return
-        if now - missing.noticed > max(self.rtt / 2, c.GRANULARITY):
+        if seq >= self.lost_from and now - missing.noticed > max(self.rtt / 2, c.GRANULARITY):
             self.lost += 1  # not merely overtaken: that late, it was asked for by somebody
         self._answers += missing.tries > 0
         if not self._missing:
@@ -137,7 +140,7 @@ class Wanted:
         """Want these no longer: they are not to be had."""
         for seq in seqs:
             if self._missing.pop(seq, None) is not None:
-                self.lost += 1
+                self.lost += seq >= self.lost_from
         if not self._missing:
             self._due = math.inf
 
