@@ -86,6 +86,25 @@ def test_F9_an_ack_of_a_packet_never_sent_is_refused(largest: int) -> None:
     assert log.recovery.in_flight == 0
 
 
+@pytest.mark.parametrize("ranges", [[(0, 9)], [(5, 6), (0, 3)], [(4, 5)], [(5, 5)], [(9, 9), (2, 5)]])
+def test_F9_an_ack_of_a_number_that_was_left_out_is_refused(ranges: list[tuple[int, int]]) -> None:
+    log = log_of([0, 1, 2, 3, 4, 6, 7, 8, 9], 10)
+    log.recovery.skip(5)
+    assert numbers(log.ack((1, 2), now=20.0).acked) == [1, 2]
+    with pytest.raises(BadPacket, match="ack of"):
+        log.ack(*ranges, now=20.0)
+    assert len(log.recovery) == 7, "and takes out nothing"
+
+
+def test_F9_an_ack_around_a_number_that_was_left_out_is_like_any_other() -> None:
+    log = log_of([0, 2, 4, 5], 7)
+    for number in (1, 3, 6):
+        log.recovery.skip(number)
+    assert numbers(log.ack((4, 5), (2, 2), (0, 0), now=20.0).acked) == [0, 2, 4, 5]
+    with pytest.raises(BadPacket, match="ack of"):
+        log.ack((6, 6), now=20.0)
+
+
 def test_F9_a_fresh_log_knows_no_packet() -> None:
     with pytest.raises(BadPacket, match="ack of"):
         Log().ack(0)

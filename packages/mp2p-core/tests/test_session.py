@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mp2p_core.errors import Closed, DatagramTooLarge
 from mp2p_core.proto import constants as c
+from mp2p_core.proto import wire
 from mp2p_core.proto.connection import Connection
 from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.events import Accepted, Connected, ConnectionClosed, MessageReceived, PingAnswered
@@ -26,6 +27,7 @@ from mp2p_core.proto.frames import (
     parse_frames_untrusted,
 )
 from mp2p_core.proto.identity import Identity
+from mp2p_core.proto.ranges import RangeSet
 from mp2p_core.proto.session import Session
 from mp2p_core.proto.states import SessionState
 from mp2p_core.testing.puppet import Bench, Puppet, one_way
@@ -155,6 +157,47 @@ def test_F9_an_ack_of_what_was_never_sent_closes_with_code_5(ahead: int) -> None
     assert closes(puppet, bench.feed(puppet.seal(encode_ack([(largest, largest)], 0.0)))) == []
     out = bench.feed(puppet.seal(encode_ack([(largest + ahead, largest + ahead)], 0.0)))
     assert closes(puppet, out) == [c.CLOSE_PROTOCOL]
+
+
+@pytest.mark.parametrize("blindly", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_F9_who_acknowledges_what_it_has_not_received_is_found_out(seed: int, *, blindly: bool) -> None:
+    """Else a few bytes a second had a node send as fast as it can to where nothing arrives."""
+    bench = Bench(seed=seed)
+    puppet = Puppet(bench.key, seed=seed)
+    puppet.connect(bench)
+    (connection,) = bench.endpoint.connections()
+    received = RangeSet()
+    for _ in range(c.SKIP_WITHIN):
+        bench.now += 0.001
+        connection.send_message(b"?")
+        bench.endpoint.flush(connection)
+        for each in bench.collect():
+            received.add(*wire.data_packet_number(each.data, 10))
+        said = [(0, connection.session.packer.next_number - 1)] if blindly else received
+        bench.feed(puppet.seal(encode_ack(said, 0.0)))
+        if connection.closed is not None:
+            break
+    assert (connection.closed is not None) == blindly
+    assert connection.closed is None or connection.closed.code == c.CLOSE_PROTOCOL
+
+
+def test_the_numbers_that_are_left_out_become_few() -> None:
+    bench, puppet, connection = accepted()
+    packer = connection.session.packer
+    received = RangeSet()
+    gaps, before = 0, packer.next_number - 1
+    for _ in range(5000):
+        connection.send_message(b"?")
+        bench.endpoint.flush(connection)
+        bench.now += 0.001
+        for each in bench.collect():
+            (number,) = wire.data_packet_number(each.data, 10)
+            received.add(number)
+            gaps, before = gaps + (number > before + 1), number
+        bench.feed(puppet.seal(encode_ack(received, 0.0)))
+    assert 3 <= gaps <= 15
+    assert connection.closed is None
 
 
 def test_Y1_every_packet_twice_reversed_and_a_hundred_times() -> None:

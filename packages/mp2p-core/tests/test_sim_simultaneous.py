@@ -350,7 +350,7 @@ def test_H10_calls_that_cross_on_a_bad_network() -> None:
             merged += cross(seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error
-    assert merged > 20, "the seeds cross often enough to prove something"
+    assert merged > 10, "the seeds cross often enough to prove something"
 
 
 def crossed() -> tuple[Bench, Puppet, Puppet, Connection]:

@@ -180,6 +180,10 @@ MAX_QUEUED_MESSAGES: Final = 1024
 MAX_SENT_RECORDS: Final = 4096
 """Unacknowledged packets remembered per session. Data waits above that; pings and probes push out the oldest.
 Single datagrams of 1200 bytes make five megabytes in flight of it."""
+SKIP_WITHIN: Final = 512
+"""A packet number is left out at random within so many of the first, each later one within twice as many..."""
+SKIP_WITHIN_LATER: Final = 262144
+"""...up to these: each is a range more in the peer's ACKs for a while."""
 MAX_ACK_RANGES: Final = 32
 CLOSING_LIFE: Final = 1.0
 """A closed session answers late packets with its CLOSE for this long, then forgets."""

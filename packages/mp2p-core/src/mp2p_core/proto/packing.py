@@ -190,6 +190,11 @@ class Packer:
 
     # --- what goes out ------------------------------------------------------------------------------
 
+    def skip(self) -> None:
+        """Leave out a packet number: who acknowledges it lies."""
+        self._recovery.skip(self.next_number)
+        self.next_number += 1
+
     @property
     def datagram(self) -> int:
         """Bytes of the largest datagram known to pass."""

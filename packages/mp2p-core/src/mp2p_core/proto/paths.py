@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mp2p_core.proto.frames import PathFrame
     from mp2p_core.proto.routes import PathRules
     from mp2p_core.proto.target import Target
-    from mp2p_core.transport import Address
+    from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["PathPacket", "Paths"]
 
@@ -86,6 +86,11 @@ class Paths:
     def __iter__(self) -> Iterator[Route]:
         """Yield every way that is known."""
         return iter(self._routes)
+
+    @property
+    def random(self) -> RandomBytes:
+        """Where unpredictable bytes come from."""
+        return self._rules.random
 
     def targets(self) -> Sequence[Target]:
         """Return where a handshake may look for the peer: what it has not merely named."""

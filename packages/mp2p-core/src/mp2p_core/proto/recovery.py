@@ -58,8 +58,8 @@ class Recovery:
     """Packets in flight, and the two timers that watch over them."""
 
     __slots__ = (
-        "_asked", "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "backoff",
-        "full", "in_flight", "largest_acked", "path_from",
+        "_asked", "_last_at", "_loss_at", "_order", "_out", "_probe_from", "_rtt", "_sampled_at", "_skipped",
+        "backoff", "full", "in_flight", "largest_acked", "path_from",
     )  # fmt: skip
 
     def __init__(self, rtt: RoundTrip) -> None:
@@ -70,6 +70,7 @@ class Recovery:
         self.full = False
         """Whether there is no place for another packet, other than that of the oldest."""
         self._order = 0
+        self._skipped: list[int] = []  # what was never sent, beyond what has been acknowledged
         self.largest_acked = -1
         """The highest number that the peer has acknowledged."""
         self.path_from = 0
@@ -112,6 +113,10 @@ class Recovery:
         self.in_flight -= packet.size
         return packet
 
+    def skip(self, number: int) -> None:
+        """Note that no packet has this number."""
+        self._skipped.append(number)
+
     def answered(self, now: float) -> None:
         """Count probe timeouts anew: the peer is there."""
         self.backoff = 0
@@ -129,12 +134,19 @@ class Recovery:
     def acked_untrusted(self, ack: Ack, next_number: int, now: float) -> AckResult:
         """Read a peer's ACK. Raises BadPacket when it acknowledges what was never sent (row F9).
 
+        Attack: a peer that acknowledges what it has not received, and so has this side send ever faster to where
+        nothing arrives (RFC 9000, section 21.4). It cannot know which numbers were left out.
+
         A packet that was taken for lost and arrives after all is not known any more: nothing happens.
         """
         ranges = ack.ranges
         largest = ranges[0][1]
         if largest >= next_number:
             raise BadPacket("ack of a packet never sent")
+        while self._skipped and largest >= self._skipped[0]:
+            number = self._skipped.pop(0)
+            if any(low <= number <= high for low, high in ranges):
+                raise BadPacket("ack of a packet never sent")
         self.largest_acked = max(self.largest_acked, largest)
         acked: list[SentPacket] = []
         out = self._out

@@ -57,7 +57,7 @@ class Session:
     """
 
     __slots__ = (
-        "_stale", "_window", "began", "carried_at", "closing", "connection", "epochs", "handshake_time",
+        "_skip_at", "_stale", "_window", "began", "carried_at", "closing", "connection", "epochs", "handshake_time",
         "heard_by_peer", "initiator", "large", "liveness", "may_cross", "opened_at", "packer", "peer",
         "queued", "received", "review_at", "roaming", "searching", "state", "token",
     )  # fmt: skip
@@ -116,6 +116,7 @@ class Session:
             now=now,
         )
         self.roaming = Roaming(paths, self.packer, epoch.path)
+        self._skip_at = self._next_skip()
         self._stale = False  # the keys are too old to send under, and no new ones have come
 
     @property
@@ -301,6 +302,9 @@ class Session:
         if self._confirms and not packer.waiting(now):
             packer.ping()  # nothing of the application's rides along, which would ask for an acknowledgement too
         if self.state in _LIVE:
+            if self._skip_at <= packer.next_number < c.MAX_PACKET_NUMBER - 1:
+                packer.skip()
+                self._skip_at = self._next_skip()
             while packer.next_number < c.MAX_PACKET_NUMBER:
                 number = packer.next_number
                 packet = packer.next(now)
@@ -321,6 +325,12 @@ class Session:
             number = packer.next_number
             packer.next_number += 1
             yield epoch.seal(number, self.closing.frame(now), 1, packer.datagram)
+
+    def _next_skip(self) -> int:
+        """Draw a number to be left out: the more numbers were used, the further off."""
+        number = self.packer.next_number
+        span = min(number + c.SKIP_WITHIN, c.SKIP_WITHIN_LATER)
+        return number + 1 + int.from_bytes(self.roaming.paths.random(4), "big") * span // 2**32
 
     def wants_to_send(self, now: float) -> bool:
         """Tell whether `packets` might return any."""
