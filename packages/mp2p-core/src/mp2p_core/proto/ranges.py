@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mp2p_core.proto.constants import MAX_ACK_RANGES
+from mp2p_core.proto.constants import MAX_ACK_RANGES, REPLAY_WINDOW
 
 __all__ = ["RangeSet"]
 
@@ -14,6 +14,9 @@ class RangeSet:
 
     Attack: a peer sends every second number to make this grow. At most one range more than an ACK frame
     carries is kept; the lowest is forgotten, and the replay window still refuses its numbers.
+
+    So are ranges that a new one leaves behind the replay window: the peer has long taken what is missing there for
+    lost, and every ACK would say them again.
     """
 
     __slots__ = ("falling",)
@@ -31,6 +34,8 @@ class RangeSet:
         for i, (low, high) in enumerate(ranges):
             if number > high + 1:
                 ranges.insert(i, (number, number))
+                while ranges[-1][1] < ranges[0][1] - REPLAY_WINDOW:
+                    ranges.pop()
                 break
             if number == high + 1:
                 ranges[i] = (low, number)

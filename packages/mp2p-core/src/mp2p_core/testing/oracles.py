@@ -282,7 +282,9 @@ class Oracles:
             for name in raised:
                 if name in _EFFECTS or not name.startswith(_REFUSALS):
                     raise Violation(f"{node.name} believed what nobody sent to it: {name}")
-        elif all(genuine) and not (self.meddled and train.buffers[0][0] == c.TYPE_PART):
+        elif all(genuine) and not (
+            self.meddled and any(datagram[0] == c.TYPE_PART for datagram in train.datagrams())
+        ):
             for name in raised:
                 if name.endswith(_BLAMED):
                     raise Violation(f"{node.name} did not believe what was sent to it: {name}")
