@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -340,3 +341,18 @@ class TestLocalTrouble:
         done = mp2p.run("listen", *mp2p.LOCAL)
         assert done.returncode == 6
         assert str(tmp_path / "config") in done.stderr
+
+
+def test_a_subscriber_that_hears_nothing_says_why(mp2p: Any) -> None:
+    listener, first = mp2p.listen()
+    subscriber = mp2p.start("sub", "--key", mp2p.key("sender"), *mp2p.LOCAL, first["contact"], "weather/*")
+    assert subscriber.line().startswith("subscribed")
+    for ends, words in ((False, "nothing has come yet"), (True, "the connection to the publisher has ended")):
+        if ends:
+            listener.end(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while words not in subscriber.errors():  # a file: nothing tells that it has grown
+            assert time.monotonic() < deadline, subscriber.errors()
+            time.sleep(0.1)
+    assert "'weather/*'" in subscriber.errors()
+    assert subscriber.end(signal.SIGINT) == 130

@@ -21,8 +21,10 @@ __all__ = ["Followed", "Source"]
 class Source:
     """How it stands with one publisher."""
 
-    def __init__(self, contact: Contact) -> None:
+    def __init__(self, contact: Contact, timeout: float) -> None:
         self.contact = contact
+        self.timeout = timeout
+        """Seconds for each attempt to connect."""
         self.connected = False
         self.error: Mp2pError | None = None
         """Why the last connection ended, or did not come about."""

@@ -20,6 +20,7 @@ from mp2p_rpc.access import Allow, Policy, admission, policy_for
 from mp2p_rpc.client import Caller, Retry, make_call, make_client
 from mp2p_rpc.desk import Desk, Topics
 from mp2p_rpc.directory import Directory, DirectoryPolicy, ServiceDescription, collect
+from mp2p_rpc.followed import Source
 from mp2p_rpc.interface import Function, Interface, interface_of
 from mp2p_rpc.limits import Limits
 from mp2p_rpc.offer import Binding, Offer, bindings_for
@@ -345,13 +346,14 @@ class Node(mp2p_core.Node):
         history: int = 1,
         limit: int = 1024,
         overflow: Overflow = "block",
+        timeout: float = HANDSHAKE_BUDGET,
     ) -> AsyncIterator[Feed]:
         """Subscribe within the block: `async with node.subscribe(contact, "weather/*") as feed: async for m in feed`.
 
         publishers: one contact, or several. topic: a `Topic`, or a name, in which `*` stands for any text within a word
         and `**` for any words; topics that come later are followed, too. type: of the values, when no `Topic` says.
         history: how many earlier messages to ask for; a publisher has what its topic keeps. limit, overflow: what waits
-        for a slow reader, see `Feed`.
+        for a slow reader, see `Feed`. timeout: seconds for each attempt to connect.
 
         Begins once a publisher has been reached; connects again for as long as the block lasts. Raises
         `PeerUnreachable`, `AuthRejected`, `NotAllowed` or `Closed` when none was, and `InterfaceError`, `UsageError`.
@@ -360,7 +362,7 @@ class Node(mp2p_core.Node):
         codec = topic.codec if isinstance(topic, Topic) else Codec(type)
         name = topic.name if isinstance(topic, Topic) else topic
         feed = Feed(
-            self, [read_contact(each) for each in several], name, codec, history=history, limit=limit,
+            self, [Source(read_contact(each), timeout) for each in several], name, codec, history=history, limit=limit,
             overflow=overflow, clock=self._clock,
         )  # fmt: skip
         sources = feed.sources.values()

@@ -27,7 +27,7 @@ from mp2p_rpc.outbox import Outbox
 from mp2p_rpc.topic import Gap, Message, are_words, is_name, matches, messages_untrusted
 
 if TYPE_CHECKING:
-    from mp2p_core import Contact, Mp2pError
+    from mp2p_core import Mp2pError
     from mp2p_core.transport import Address
     from mp2p_rpc.node import Node, Peer
     from mp2p_rpc.schema import Codec
@@ -58,7 +58,7 @@ class Feed(AsyncIterator[Any]):
     """
 
     def __init__(
-        self, node: Node, sources: Sequence[Contact], pattern: str, codec: Codec, *, history: int, limit: int,
+        self, node: Node, sources: Sequence[Source], pattern: str, codec: Codec, *, history: int, limit: int,
         overflow: Overflow, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         if limit < 1 or history < 0 or overflow not in get_args(Overflow):
@@ -69,7 +69,7 @@ class Feed(AsyncIterator[Any]):
             raise UsageError(
                 f"{pattern!r} fits no topic: write words with / between them; * and ** stand for any"
             )
-        self.sources = {contact.key: Source(contact) for contact in sources}
+        self.sources = {source.contact.key: source for source in sources}
         """How it stands with each publisher, by key."""
         self.suspicions = 0
         """Datagrams of other subscribers that pretended to be a publisher's, all refused; up to ten seconds old."""
@@ -151,7 +151,7 @@ class Feed(AsyncIterator[Any]):
         pause = _RETRY_FIRST
         while True:
             try:
-                async with self._node.connect(source.contact) as peer:
+                async with self._node.connect(source.contact, timeout=source.timeout) as peer:
                     source.settle(None)
                     pause = _RETRY_FIRST
                     await self._exchange(source, peer)

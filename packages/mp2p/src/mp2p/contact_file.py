@@ -249,5 +249,7 @@ def find_contact(text: str) -> Contact:
             raise
         entry = read_contacts(path).get(text)
         if entry is None:
-            raise
+            raise ContactError(
+                f"{text!r} is no contact, and no name in {path}: `mp2p contacts list` shows those"
+            ) from None
         return entry.contact

@@ -46,4 +46,6 @@ async def _discover(printer: Printer, interfaces: tuple[str, ...], timeout: floa
                 )
     if count and printer.interactive:
         printer.emit({}, ["These are claims. Compare each key with what its owner tells you."])
+    if not count:
+        printer.warn("no node on this link announces itself: `mp2p listen --announce NAME` does")
     return ExitCode.DONE if count else ExitCode.UNREACHABLE

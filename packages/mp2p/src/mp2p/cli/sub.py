@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
+import anyio
 import click
 
 import mp2p
@@ -15,6 +17,9 @@ from mp2p.cli.values import as_json
 from mp2p.contact_file import find_contact
 
 __all__ = ["sub"]
+
+_QUIET: Final = 5
+"""Seconds after which a heartbeat would have come from whoever publishes, several times."""
 
 
 @click.command(short_help="Print what a peer publishes.")
@@ -44,17 +49,41 @@ async def _sub(
     options: NodeOptions, contact: mp2p.Contact, pattern: str, count: int | None, history: int
 ) -> int:
     printed = 0
-    async with options.open_node() as node, node.subscribe(contact, pattern, history=history) as feed:
+    async with (
+        options.open_node() as node,
+        node.subscribe(contact, pattern, history=history, timeout=options.timeout) as feed,
+        anyio.create_task_group() as tasks,
+    ):
         options.printer.emit(
             {"event": "subscribed", "publisher": str(contact.key), "pattern": pattern},
             [("subscribed", "green"), f"  {pattern}"],
         )
+        tasks.start_soon(_watch, options.printer, node, feed, pattern)
         async for item in feed:
             _print(options.printer, item)
             printed += isinstance(item, mp2p.Message)
             if printed == count:
                 break
+        tasks.cancel_scope.cancel()
     return ExitCode.DONE
+
+
+async def _watch(printer: Printer, node: mp2p.Node, feed: mp2p.Feed, pattern: str) -> None:
+    """Say why nothing comes: that the connection has ended, and that there is no such topic for this key."""
+    (source,) = feed.sources.values()
+    connected = True
+    quiet = 0
+    while True:
+        await anyio.sleep(1)
+        if connected and not source.connected:
+            printer.warn("the connection to the publisher has ended: trying to connect again, and again")
+        connected = source.connected
+        quiet += 1
+        if quiet == _QUIET and not any(each.datagrams or not each.multicast for each in node.topics()):
+            printer.warn(
+                f"nothing has come yet: see that the peer publishes (`mp2p pub` there) what fits {pattern!r}, and "
+                "lets this key read it"
+            )
 
 
 def _print(printer: Printer, item: mp2p.Message[object] | mp2p.Gap) -> None:
