@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -106,6 +107,26 @@ def test_json_keeps_errors_off_standard_output(capsys: pytest.CaptureFixture[str
         {"warning": {"message": "careful"}},
         {"error": {"kind": "PortTaken", "message": "taken", "exit_code": 5, "port": 1024}},
     ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_who_serves_is_shown_where_a_handler_failed(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    printer(as_json=as_json)
+    try:
+        raise ValueError("\x1b[2J\nerror: forged")
+    except ValueError as failed:
+        logging.getLogger("mp2p.rpc").error("call 1 failed: incident 7", exc_info=failed)
+    shown = capsys.readouterr().err
+    if as_json:
+        warning = json.loads(shown)["warning"]
+        assert warning["message"] == "call 1 failed: incident 7"
+        shown = warning["traceback"]
+    else:
+        assert shown.startswith("warning: call 1 failed: incident 7\n  Traceback (most recent call last):\n")
+        assert shown.endswith("  ValueError: \\x1b[2J\n  error: forged\n")
+    assert "in test_who_serves" in shown
 
 
 def test_results_are_not_wrapped_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

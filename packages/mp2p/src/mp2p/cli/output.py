@@ -68,8 +68,8 @@ class Printer(Protocol):
     def emit(self, record: Mapping[str, object], *lines: Line) -> None:
         """Print a result: `record` for programs, `lines` for people."""
 
-    def warn(self, message: str) -> None:
-        """Print on standard error what the user should know, and carry on."""
+    def warn(self, message: str, traceback: str = "") -> None:
+        """Print on standard error what the user should know, and carry on; and where the user's own code has failed."""
 
     def fail(self, failure: Failure) -> None:
         """Print on standard error why the command ends."""
@@ -84,9 +84,10 @@ class JsonPrinter:
         """Print `record`."""
         _write(sys.stdout, dump(record))
 
-    def warn(self, message: str) -> None:
-        """Print `{"warning": {"message"}}`."""
-        _write(sys.stderr, dump({"warning": {"message": message}}))
+    def warn(self, message: str, traceback: str = "") -> None:
+        """Print `{"warning": {"message"}}`, and `traceback` in it where there is one."""
+        found = {"traceback": traceback} if traceback else {}
+        _write(sys.stderr, dump({"warning": {"message": message} | found}))
 
     def fail(self, failure: Failure) -> None:
         """Print `{"error": {"kind", "message", "exit_code", ...}}`."""
@@ -106,9 +107,11 @@ class TerminalPrinter:
             # Not wrapped on a terminal either: a contact must survive being copied.
             _write_line(sys.stdout, line, wrap=False)
 
-    def warn(self, message: str) -> None:
-        """Print `warning: ...`."""
+    def warn(self, message: str, traceback: str = "") -> None:
+        """Print `warning: ...`, and the lines of the traceback below."""
         _write_line(sys.stderr, [("warning: ", "bold yellow"), message])
+        for line in traceback.splitlines():
+            _write_line(sys.stderr, ["  " + line], wrap=False)  # indented: it may quote what a peer has sent
 
     def fail(self, failure: Failure) -> None:
         """Print `error: ...`."""
@@ -134,7 +137,9 @@ class _Warnings(logging.Handler):
         self._printer = chosen
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._printer.warn(record.getMessage())
+        # Of a handler that failed, its caller learns nothing but that: this is where its author finds out.
+        trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+        self._printer.warn(record.getMessage(), trace)
 
 
 def discard(stream: TextIO) -> None:
