@@ -97,6 +97,7 @@ async def test_the_access_list_takes_keys_contacts_texts_and_functions(hub: Memo
                 pass
         assert failure.value.stage == "nothing heard"
         assert "allows your key" in str(failure.value)
+        assert "`mp2p doctor`" in str(failure.value)
         assert server.counters["init-not-allowed"] >= 1
 
 

@@ -23,7 +23,7 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "nothing heard": (
             "Check, in this order: the peer is running; its key is the one in the contact; it allows your key "
             "(it is silent to strangers); no firewall drops UDP to these groups on either side; both are in one "
-            "network, or the routers between forward multicast."
+            "network, or the routers between forward multicast. `mp2p doctor` looks at this machine and its network."
         ),
         "cookie": (
             "The peer is there and asked for a proof of address that did not get through: it is busy, or one direction "
