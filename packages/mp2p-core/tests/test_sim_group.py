@@ -342,6 +342,37 @@ def test_G8_from_the_moment_of_revocation_nothing_new_is_readable(large: bool) -
         assert complete(each, range(60)), sim.seed
 
 
+def test_several_revoked_in_a_row_cost_the_others_nothing() -> None:
+    for seed in range(3):
+        sim = GroupSim(seed, loss=0.05)
+        revoked, others = sim.join(12)[:8], sim.subscribers[8:]
+        sim.publish(*(make(n) for n in range(50)))
+        sim.run(0.001)  # some have not come, and none of them has been asked for
+        for each in revoked:
+            sim.publisher.revoke(each.key, sim.now)
+            sim.serve_publisher()
+        sim.publish(*(make(n) for n in range(50, 60)))
+        sim.run(8)
+        for each in others:
+            assert complete(each, range(60)), sim.seed
+
+
+def test_several_revoked_one_after_the_other_cost_the_others_nothing() -> None:
+    for seed in range(3):
+        sim = GroupSim(seed)
+        revoked, (other,) = sim.join(5)[:4], sim.subscribers[4:]
+        other.loss = 1.0
+        for n, each in enumerate(revoked):
+            sim.publish(make(n))
+            sim.run(0.001)
+            other.loss = 0.0  # only the first is lost
+            sim.publisher.revoke(each.key, sim.now)
+            sim.serve_publisher()
+            sim.run(0.006)
+        sim.run(8)
+        assert complete(other, range(4)), sim.seed
+
+
 def test_G8_who_was_revoked_gets_no_answer_and_no_repair() -> None:
     sim = GroupSim(12, history=10)
     sim.record = True

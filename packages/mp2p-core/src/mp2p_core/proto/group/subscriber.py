@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscriber"]
 
-_MAX_LANES: Final = 3
-"""The present epoch, and those before it that are not complete yet."""
+_MAX_LANES: Final = 1 + c.MAX_OLD_EPOCHS
+"""The present epoch, and those before it that are not complete yet: as many as a publisher still repairs."""
 
 
 class Subscriber:
@@ -239,6 +239,10 @@ class Subscriber:
 
     def _settle(self) -> None:
         """Give the feed to the first lane that is not complete, once the backlog is in."""
+        # Where several keys are revoked in a row there are epochs in which nothing was sent: nothing to wait for.
+        for lane in [each for each in self._lanes[1:-1] if each.finished]:
+            self._lanes.remove(lane)
+            del self._by_channel[lane.channel]
         if self._backlog_until < math.inf:
             if self._lanes[0].waiting < c.GROUP_WINDOW and len(self._lanes) <= _MAX_LANES:
                 return
