@@ -10,7 +10,7 @@ import pytest
 from mp2p_core.proto import constants as c
 from mp2p_core.proto.group import control as g
 from mp2p_core.proto.group import layout as la
-from mp2p_core.proto.group.events import Gap, Messages
+from mp2p_core.proto.group.events import Gap, MemberJoined, Messages
 from mp2p_core.proto.group.keys import SendKeys
 from mp2p_core.proto.group.publisher import Publisher
 from mp2p_core.proto.group.sealing import Sealer
@@ -121,6 +121,18 @@ def test_G1_what_strangers_have_kept_is_no_larger_than_a_datagram(size: int) -> 
         hostile.subscriber.receive_untrusted(datagram, 0.1)
     fits = size <= c.MAX_GROUP_DATAGRAM
     assert hostile.subscriber.counters["group-unsealed" if fits else "group-malformed"] == 18
+
+
+def test_who_leaves_and_asks_again_and_again_does_not_get_all_that_is_kept_each_time() -> None:
+    publisher = Publisher(OWNER, "topic", [bytes(20)], allow=lambda _key: True, now=0.0)
+    for n in range(1000):  # in ten seconds
+        ask = g.Ask(publisher.topic, g.NO_RUN, 0, 0, fresh=True)
+        publisher.take_control_untrusted(n, b"k" * 32, ask, n / 100)
+        publisher.transmits(n / 100)
+        list(publisher.controls())
+        publisher.take_control_untrusted(n, b"k" * 32, g.Leave(publisher.topic), n / 100)
+    joined = sum(isinstance(event, MemberJoined) for event in publisher.events())
+    assert c.JOIN_BURST <= joined <= c.JOIN_BURST + 10 * c.ASK_RATE
 
 
 def test_G12_questions_of_one_key_about_very_much_are_passed_over() -> None:

@@ -383,6 +383,8 @@ ASK_LAST: Final = 8.0
 ASK_RATE: Final = 5.0
 """ASKs a second of one subscriber that are answered."""
 ASK_BURST: Final = 5.0
+JOIN_BURST: Final = 128.0
+"""Subscribers of one key that are let in at once; further ones, and those that come back, as fast as ASK_RATE."""
 BACKLOG_PATIENCE: Final = 10.0
 """How long live messages wait for the older ones that were promised."""
 DEAF_AT_FIRST: Final = 1.0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mp2p_core.errors import BadPacket, MessageTooLarge
 from mp2p_core.proto import constants as c
+from mp2p_core.proto.buckets import BucketTable
 from mp2p_core.proto.group import control as g
 from mp2p_core.proto.group.batches import Batches
 from mp2p_core.proto.group.epochs import Epochs
@@ -79,6 +80,8 @@ class Publisher:
         self._traffic = traffic = Traffic()
         self._roster = Roster(self.topic, allow, traffic)
         self._joining: dict[Hashable, tuple[bytes, Ask]] = {}
+        # Attack: one that leaves and asks, again and again: each time it gets all that is kept, and others new keys.
+        self._newcomers = BucketTable(c.ASK_RATE, c.JOIN_BURST)
         self._history = History(self.topic, self.run, history)
         # A sum of datagrams is larger than each of them, and has to fit too.
         room = datagram if mode == g.BEST_EFFORT else datagram - PARITY_OVERHEAD
@@ -281,16 +284,19 @@ class Publisher:
     def _admit(self, now: float) -> None:
         """Grant the keys, from here on, to those who have asked. Between two messages only."""
         self._joined = now
-        if not self._epochs.step():
-            self._rotate(now)
         joining, self._joining = self._joining, {}
+        admitted = False
         for name, (key, ask) in joining.items():
             code = self._roster.refusal(name, key, now)
             if code:
                 self._roster.refuse(name, key, code, now)
                 continue
-            if not self._roster.has_room(key):
+            known = name in self.members
+            if not self._roster.has_room(key) or not (known or self._newcomers.take(key, now)):
                 continue  # it asks again
+            if not admitted and not self._epochs.step():
+                self._rotate(now)
+            admitted = True
             heard = (group for group in self.groups if group[0] in ask.kinds)
             member = self._roster.admit(name, key, next(heard, self.groups[0]), now)
             member.grant = self._grant(member.group)
@@ -298,7 +304,7 @@ class Publisher:
             member.tell(member.grant._replace(backlog=True))
             for part in self._history.backlog(ask, member.grant.number):
                 member.tell(part)
-        if self.members:
+        if admitted:
             self._pulse.joined(now)
 
     # --- sending ------------------------------------------------------------------------------------
