@@ -209,3 +209,36 @@ def test_a_forked_process_is_told_to_open_its_own(scene: Scene) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_topics(backend: str) -> None:
+    topic = mp2p.Topic("numbers/a", int)
+    publishing = mp2p.sync.open_node(
+        mp2p.Identity.generate(), backend=backend, transports=["v4"], reach="host"
+    )
+    subscribing = mp2p.sync.open_node(
+        mp2p.Identity.generate(), backend=backend, transports=["v4"], reach="host"
+    )
+    with publishing as publisher, subscribing as subscriber:
+        with publisher.publish(topic, allow=[subscriber.key]) as pub:
+            with pytest.raises(mp2p.ArgumentError):
+                pub.send("text")  # type: ignore[arg-type]  # that is the point
+            with subscriber.subscribe(publisher.contact, "numbers/*", type=int) as feed:
+                pub.ready(timeout=20)
+                assert pub.subscribers() == (subscriber.key,)
+                with pytest.raises(TimeoutError):
+                    feed.take(timeout=0)
+                numbers = [pub.send(value) for value in (7, 8, 9)]
+                assert pub.delivered()
+                (first, *rest) = (next(feed) for _ in range(3))
+                assert isinstance(first, mp2p.Message)
+                assert (first.number, first.value, first.topic) == (numbers[0], 7, "numbers/a")
+                assert [getattr(each, "value", None) for each in rest] == [8, 9]
+                assert feed.topics == ("numbers/a",)
+                assert feed.sources[publisher.key].connected
+                pub.revoke(subscriber.key)
+                (gap,) = feed.take(timeout=20)
+                assert isinstance(gap, mp2p.Gap)
+            assert list(feed) == []
+            presence = pub.presence(timeout=20)
+            assert [next(presence).joined for _ in range(2)] == [True, False]

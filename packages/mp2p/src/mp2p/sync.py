@@ -19,7 +19,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -27,8 +27,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 import mp2p
 from mp2p_core.lifetime import NodeOptions
 from mp2p_rpc import ServiceDescription
+from mp2p_rpc.followed import Source
 
-__all__ = ["Client", "Node", "Peer", "Stream", "open_node"]
+__all__ = ["Client", "Feed", "Node", "Peer", "Publication", "Stream", "open_node"]
 
 T = TypeVar("T")
 
@@ -250,6 +251,67 @@ class Peer:
         self._runner.run(lambda: self._peer.aclose(code, reason))
 
 
+class Publication(Generic[T]):
+    """A topic that is being published (`mp2p.Publication`)."""
+
+    def __init__(self, runner: _Runner, publication: mp2p.Publication[T]) -> None:
+        self._runner = runner
+        self._publication = publication
+
+    def send(self, value: T, timeout: float | None = None) -> int:
+        """Publish a message and return its number."""
+        return self._runner.run(lambda: self._publication.send(value), timeout)
+
+    def ready(self, count: int = 1, timeout: float | None = None) -> None:
+        """Wait until so many subscribers hear."""
+        self._runner.run(lambda: self._publication.ready(count), timeout)
+
+    def delivered(self, within: float = 10) -> bool:
+        """Wait until every subscriber has all that was sent; returns whether it has."""
+        return self._runner.run(lambda: self._publication.delivered(within))
+
+    def subscribers(self) -> tuple[mp2p.PublicKey, ...]:
+        """Return the keys of those who are subscribed now."""
+        return self._publication.subscribers()
+
+    def presence(self, timeout: float | None = None) -> Iterator[mp2p.Presence]:
+        """Iterate over subscribers that come and go."""
+        return self._runner.items(self._publication.presence(), timeout)
+
+    def revoke(self, key: mp2p.PublicKey) -> None:
+        """Take the topic away from a subscriber."""
+        self._runner.run(lambda: self._publication.revoke(key))
+
+
+class Feed(Iterator["mp2p.Message[Any] | mp2p.Gap"]):
+    """Messages and gaps of the topics followed, as they come (`mp2p.Feed`)."""
+
+    def __init__(self, runner: _Runner, feed: mp2p.Feed) -> None:
+        self._runner = runner
+        self._feed = feed
+
+    def __next__(self) -> mp2p.Message[Any] | mp2p.Gap:
+        """Wait for the next message or gap."""
+        item = self._runner.run(lambda: anext(self._feed, None))
+        if item is None:
+            raise StopIteration
+        return item
+
+    def take(self, timeout: float | None = None) -> list[mp2p.Message[Any] | mp2p.Gap]:
+        """Wait for messages or gaps, and return all that are there. A timeout loses nothing."""
+        return self._runner.run(self._feed.take, timeout)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics followed, of all publishers."""
+        return self._feed.topics
+
+    @property
+    def sources(self) -> Mapping[mp2p.PublicKey, Source]:
+        """How it stands with each publisher."""
+        return self._feed.sources
+
+
 class Node:
     """A node (`mp2p.Node`)."""
 
@@ -300,6 +362,20 @@ class Node:
         """Take calls while the block runs."""
         serving = self._node.serving(*services, allow=allow, **options)
         return self._runner.portal.wrap_async_context_manager(serving)
+
+    @contextmanager
+    def publish(self, topic: mp2p.Topic[T], *, allow: Any) -> Iterator[Publication[T]]:
+        """Publish a topic while the block runs."""
+        publishing = self._node.publish(topic, allow=allow)
+        with self._runner.portal.wrap_async_context_manager(publishing) as publication:
+            yield Publication(self._runner, publication)
+
+    @contextmanager
+    def subscribe(self, publishers: Any, topic: str | mp2p.Topic[Any], **options: Any) -> Iterator[Feed]:
+        """Subscribe while the block runs. Options: `mp2p.Node.subscribe`."""
+        subscribing = self._node.subscribe(publishers, topic, **options)
+        with self._runner.portal.wrap_async_context_manager(subscribing) as feed:
+            yield Feed(self._runner, feed)
 
 
 @contextmanager
