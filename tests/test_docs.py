@@ -280,6 +280,19 @@ def test_exit_codes_in_the_readme_are_those_of_the_command() -> None:
     assert sorted(map(int, re.findall(r"^\| (\d+) \|", table, re.MULTILINE))) == sorted(ExitCode)
 
 
+def test_the_events_of_every_command_are_listed() -> None:
+    sources = (ROOT / "packages" / "mp2p" / "src" / "mp2p" / "cli").glob("*.py")
+    printed = {
+        event
+        for path in sources
+        for event in re.findall(r'"event": "(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(printed) > 20
+    readme = (ROOT / "packages" / "mp2p" / "README.md").read_text(encoding="utf-8")
+    table = readme.split("| command | `event`")[1].split("\n\n")[0]
+    assert printed - set(re.findall(r"`(\w+)`", table)) == set()
+
+
 def test_codes_of_file_transfer_are_those_of_the_code() -> None:
     table = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split("| code |")[1]
     written = {
