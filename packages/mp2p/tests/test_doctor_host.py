@@ -72,10 +72,18 @@ def test_a_healthy_machine_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("machine", "wanted", "name", "level", "words", "command"),
     [
-        (Machine((LO,)), BOTH, "A.interfaces-v4", Level.FAIL, "up, running", "ip link set"),
+        (Machine((LO,)), BOTH, "A.interfaces-v4", Level.FAIL, "up, running", "ip -brief"),
         (
             Machine((LO, replace(ETH0, flags=UP - {"running"}))),
-            BOTH, "A.interfaces-v6", Level.FAIL, "IPv6 address", "ip link set",
+            BOTH, "A.interfaces-v6", Level.FAIL, "IPv6 address", "ip -brief",
+        ),
+        (
+            Machine((LO, replace(ETH0, flags=UP - {"up"}))),
+            BOTH, "A.interfaces-v4", Level.FAIL, "must be up", "ip link set dev eth0 up",
+        ),
+        (
+            Machine((LO, replace(ETH0, flags=UP - {"multicast"}))),
+            BOTH, "A.interfaces-v4", Level.FAIL, "able to do multicast", "ip link set dev eth0 multicast on",
         ),
         (Machine(), replace(BOTH, asked=("lo",)), "A.interfaces-v4", Level.WARN, "ever arrives", "ip -brief"),
         (Machine(), replace(BOTH, asked=("wlan0",)), "A.interfaces-v4", Level.FAIL, "must be up", "ip -brief"),

@@ -39,6 +39,9 @@ def _choice(system: System, wanted: Wanted, version: int) -> Choice:
     return choose(system.interfaces(), _FAMILIES[version], asked=wanted.asked)
 
 
+_CURES: Final = {"is down": "up", "no MULTICAST flag": "multicast on"}
+
+
 def _interfaces(system: System, wanted: Wanted, usable: Sequence[Interface]) -> Iterator[Finding]:
     del usable
     for group in wanted.groups:
@@ -47,9 +50,13 @@ def _interfaces(system: System, wanted: Wanted, usable: Sequence[Interface]) -> 
         skipped = [skip for skip in choice.skipped if not wanted.asked or skip.name in wanted.asked]
         told = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped)
         if not choice.eligible:
-            down = [skip.name for skip in skipped if "is down" in skip.reason]
-            one = down[0] if len(down) == 1 else "INTERFACE"
-            command = f"ip link set dev {one} up" if not wanted.asked else "ip -brief address"
+            cures = [
+                f"ip link set dev {skip.name} {cure}"
+                for skip in skipped
+                for words, cure in _CURES.items()
+                if words in skip.reason
+            ]
+            command = cures[0] if len(cures) == 1 and not wanted.asked else "ip -brief address"
             yield Finding(
                 name, Level.FAIL, f"No interface can be used for IPv{group.version} ({told or 'there is none'}).",
                 "Nothing can be heard or sent: an interface must be up, running, able to do multicast, and "
