@@ -42,6 +42,7 @@ MAX_NAME: Final = 255
 _HEAD: Final = 6
 _PLAIN: Final = 1 << 47
 _SECOND: Final = 1 << 14
+_BIG_ENDIAN: Final[repeat[Literal["big"]]] = repeat("big")
 _ANYTHING: Final = Codec(Any)
 
 
@@ -122,7 +123,7 @@ def messages_untrusted(
 ) -> Iterable[Message[Any] | Gap]:
     """Return messages numbered on from `number`, a gap for what does not fit."""
     heads, values = split(messages, _HEAD)
-    numbers = [int.from_bytes(head, "big") for head in heads]
+    numbers = list(map(int.from_bytes, heads, _BIG_ENDIAN))
     if codec.annotation is bytes and min(numbers, default=0) >= _PLAIN:  # nothing shorter than a head is
         times = [(each - _PLAIN) / _SECOND for each in numbers]
         return list(map(Message, values, repeat(publisher), repeat(topic), count(number), times))
