@@ -32,6 +32,25 @@ def test_one_message(mp2p: Any, parse_lines: Any) -> None:
     assert listener.errors() == ""
 
 
+def test_H14_devices_that_share_a_secret_meet_and_others_do_not(mp2p: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "psk"
+    secret.touch(0o600)
+    secret.write_text("5e" * 32 + "\n")
+    listener, first = mp2p.listen("--psk", str(secret))
+    send = ("send", "--key", mp2p.key("sender"), *mp2p.LOCAL, "--timeout", "1", first["key"], "hello")
+    done = mp2p.run(*send, "--psk", str(secret))
+    assert done.returncode == 0, done.stderr
+    assert listener.event("message")["text"] == "hello"
+    done = mp2p.run(*send)
+    assert done.returncode == 3
+    assert "both have the same pre-shared key, or neither has one" in done.stderr
+    secret.chmod(0o644)
+    done = mp2p.run(*send, "--psk", str(secret))
+    assert done.returncode == 6
+    assert "chmod" in done.stderr
+    assert "5e5e" not in done.stderr
+
+
 def test_messages_keep_their_order_and_their_bytes(mp2p: Any, parse_lines: Any) -> None:
     listener, first = mp2p.listen()
     texts = [

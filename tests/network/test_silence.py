@@ -17,9 +17,9 @@ from netlab.probes import send
 from netlab.topologies import one_switch
 
 from mp2p_core.proto.addresses import SOURCE_SEEN, pack_ipv4, pack_ipv6
+from mp2p_core.proto.handshake import Handshake
 from mp2p_core.proto.identity import Identity, PublicKey
 from mp2p_core.proto.initiator import Dial
-from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256
 from mp2p_core.proto.target import Target
 from mp2p_core.transport import Address
 
@@ -66,7 +66,7 @@ def init(sender: Identity, listener: Listener, group: Address, return_address: A
         *(1, sender, PublicKey.parse(listener.key), [target]),
         timestamp=time.time_ns() // 1000,
         random=os.urandom,
-        suite=CHACHAPOLY_SHA256,
+        handshake=Handshake(),
         timeout=20,
         now=0,
     )

@@ -13,8 +13,8 @@ from mp2p_core.proto import wire
 from mp2p_core.proto.addresses import derive_group_v4, may_answer, pack_ipv4
 from mp2p_core.proto.cookies import CookieJar
 from mp2p_core.proto.events import Connected, ConnectFailed
+from mp2p_core.proto.handshake import prologue
 from mp2p_core.proto.identity import Identity
-from mp2p_core.proto.initiator import prologue
 from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.proto.responder import ChannelInfo
 from mp2p_core.testing.puppet import Bench, CountingSuite, Puppet, restamp

@@ -22,16 +22,17 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "nothing heard": (
             "Check, in this order: the peer is running; its key is the one in the contact; it allows your key "
-            "(it is silent to strangers); no firewall drops UDP to these groups on either side; both are in one "
-            "network, or the routers between forward multicast. `mp2p doctor` looks at this machine and its network."
+            "(it is silent to strangers); both have the same pre-shared key, or neither has one; no firewall drops "
+            "UDP to these groups on either side; both are in one network, or the routers between forward multicast. "
+            "`mp2p doctor` looks at this machine and its network."
         ),
         "cookie": (
             "The peer is there and asked for a proof of address that did not get through: it is busy, or one direction "
             "loses much. Try again."
         ),
         "answered by another key": (
-            "Something answered without the private key of this contact: check the contact, and who else is on this "
-            "network."
+            "Something answered without the private key of this contact, or without this node's pre-shared key: check "
+            "the contact, that key, and who else is on this network."
         ),
     }
 )

@@ -1,7 +1,7 @@
 """Keep identities in files (protocol section 2).
 
 Interface: `load_identity`, `create_identity`, `load_or_create_identity`, `save_identity`, `export_pem`,
-`import_pem`, and `TimestampStore` for the timestamps of INIT. Errors: `KeyFileError`, each with the cure.
+`import_pem`, `load_psk`, and `TimestampStore` for the timestamps of INIT. Errors: `KeyFileError`, each with the cure.
 
 A key file is four lines of ASCII, each ended by a line feed, and nothing else:
 
@@ -37,6 +37,7 @@ __all__ = [
     "import_pem",
     "load_identity",
     "load_or_create_identity",
+    "load_psk",
     "save_identity",
 ]
 
@@ -45,6 +46,7 @@ _VERSION: Final = 1
 _FORM: Final = re.compile(
     rb"mp2p-key-file ([0-9]{1,9})\nprofile ([a-z0-9-]{1,32})\npublic ([0-9a-f]{64})\nseed ([0-9a-f]{64})\n"
 )
+_PSK_FORM: Final = re.compile(rb"([0-9a-fA-F]{64})\r?\n?")
 _MAX_TIMESTAMP: Final = 2**63
 
 # Read at most this much: a key file has 169 bytes, a timestamp file at most 20.
@@ -107,6 +109,29 @@ def load_or_create_identity(
     except FileExistsError:
         return load_identity(path, profile=profile)  # another process was faster
     return identity
+
+
+def load_psk(path: str | os.PathLike[str]) -> bytes:
+    """Read a pre-shared key, 32 bytes, from a file of 64 hex digits that is as safe as a key file has to be.
+
+    Blocks for the disk. Raises `KeyFileError` when the file is missing, unsafe (see `read_private_file`) or damaged.
+    """
+    name = quoted(path)
+    try:
+        psk = _read_psk(path)
+    except FileNotFoundError:
+        raise KeyFileError(
+            f"there is no file {name} with a pre-shared key: bring it here from another of the devices that share it, "
+            f"or make one for all of them with (umask 077; openssl rand -hex 32 >{name})"
+        ) from None
+    if psk is None:
+        raise KeyFileError(f"{name} holds no pre-shared key, which is 64 hex digits and nothing else")
+    return psk
+
+
+def _read_psk(path: str | os.PathLike[str]) -> bytes | None:
+    found = _PSK_FORM.fullmatch(read_private_file(path, _MAX_FILE_SIZE))
+    return None if found is None else bytes.fromhex(found[1].decode("ascii"))
 
 
 def save_identity(

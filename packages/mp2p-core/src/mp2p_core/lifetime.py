@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypedDict, TypeVar
 
 import anyio
 
 from mp2p_core.access import AccessPolicies, Allow, access_for
 from mp2p_core.errors import UsageError
-from mp2p_core.keyfile import TimestampStore, load_or_create_identity
+from mp2p_core.keyfile import TimestampStore, load_or_create_identity, load_psk
 from mp2p_core.node import Node
 from mp2p_core.opening import Wanted, open_channels, read_reach
 from mp2p_core.proto.constants import DEFAULT_IDLE_TIMEOUT, DEFAULT_PORT
@@ -32,6 +32,7 @@ __all__ = ["NodeOptions", "open_node", "open_node_as"]
 _log = logging.getLogger("mp2p")
 
 N = TypeVar("N", bound=Node)
+_Secrets: TypeAlias = tuple[Identity, TimestampStore, bytes | None]
 
 
 class NodeOptions(TypedDict, total=False):
@@ -44,6 +45,7 @@ class NodeOptions(TypedDict, total=False):
     reach: Reach | str
     address: str
     idle_timeout: float
+    psk: bytes | str | os.PathLike[str] | None
     clock: Callable[[], float]
 
 
@@ -57,14 +59,14 @@ class _OpenNode(AbstractAsyncContextManager[N], Generic[N]):
     def __init__(
         self,
         kind: type[N],
-        identity: Callable[[], tuple[Identity, TimestampStore]],
+        secrets: Callable[[], _Secrets],
         wanted: Wanted,
         allow: Allow,
         idle_timeout: float,
         clock: Callable[[], float],
     ) -> None:
         self._kind = kind
-        self._make_identity = identity
+        self._secrets = secrets
         self._wanted = wanted
         self._access = AccessPolicies(access_for(allow))
         self._idle_timeout = idle_timeout
@@ -73,7 +75,7 @@ class _OpenNode(AbstractAsyncContextManager[N], Generic[N]):
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> N:
-        identity, timestamps = self._make_identity()
+        identity, timestamps, psk = self._secrets()
         opened = await open_channels(self._wanted, identity.public, os.urandom)
         endpoint = Endpoint(
             identity,
@@ -81,6 +83,7 @@ class _OpenNode(AbstractAsyncContextManager[N], Generic[N]):
             now=self._clock(),
             idle_timeout=self._idle_timeout,
             epoch_us=int(time.time() * 1e6),
+            psk=psk,
         )
         self._tasks = anyio.create_task_group()
         node = self._node = self._kind(
@@ -118,6 +121,7 @@ def open_node(
     reach: Reach | str = Reach.GLOBAL,
     address: str = "derived",
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+    psk: bytes | str | os.PathLike[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AbstractAsyncContextManager[Node]:
     """Open a node: `async with open_node("thermostat.key") as node`.
@@ -127,7 +131,9 @@ def open_node(
     None opens every installed one whose address follows from the key. interfaces: names; empty means every
     eligible one. port: UDP port for derived and random addresses. reach: how far datagrams may travel.
     address: "derived" (from the key, so that the key alone reaches the node), "random", or an address text.
-    idle_timeout: seconds of silence after which a peer is given up. clock: seconds that never go back.
+    idle_timeout: seconds of silence after which a peer is given up. psk: a secret of 32 bytes that all nodes share
+    which are to meet, or a file of it, 64 hex digits; nodes with another, or with none, are strangers. clock: seconds
+    that never go back.
 
     Raises on entering: `KeyFileError`, `NoMulticast`, `PortTaken`, `AddressError`, `TransportError`,
     `UsageError`.
@@ -142,6 +148,7 @@ def open_node(
         reach=reach,
         address=address,
         idle_timeout=idle_timeout,
+        psk=psk,
         clock=clock,
     )
 
@@ -164,12 +171,15 @@ def open_node_as(
         options.get("address", "derived"),
     )
 
-    def identity() -> tuple[Identity, TimestampStore]:
+    psk = options.get("psk")
+
+    def secrets() -> _Secrets:
+        shared = psk if psk is None or isinstance(psk, bytes) else load_psk(psk)
         if key is None:
-            return Identity.generate(), TimestampStore(None)
+            return Identity.generate(), TimestampStore(None), shared
         if isinstance(key, Identity):
-            return key, TimestampStore(None)
-        return load_or_create_identity(key), TimestampStore(key)
+            return key, TimestampStore(None), shared
+        return load_or_create_identity(key), TimestampStore(key), shared
 
     allow, clock = options.get("allow", "nobody"), options.get("clock", time.monotonic)
-    return _OpenNode(kind, identity, wanted, allow, idle_timeout, clock)
+    return _OpenNode(kind, secrets, wanted, allow, idle_timeout, clock)

@@ -186,6 +186,7 @@ def open_node(
     reach: Reach | str = Reach.GLOBAL,
     address: str = "derived",
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+    psk: bytes | str | os.PathLike[str] | None = None,
 ) -> AbstractAsyncContextManager[Node]:
     """Open a node, with this user's own key unless another is given.
 
@@ -202,4 +203,5 @@ def open_node(
         reach=reach,
         address=address,
         idle_timeout=idle_timeout,
+        psk=psk,
     )

@@ -7,7 +7,7 @@ that leaves `endpoint`. Layers, lowest first; a module imports only from those b
     addresses, buckets, congestion, edwards, frames, liveness, noise_suite, pacing, parts, pmtu, ranges, replay, rtt
     states, target, timers, tolerance, transmit, wire
     acks, closing, cookies, flow, identity, noise, recovery, routes, sizer
-    capacity, group, paths, receive_stream, send_stream
+    capacity, group, handshake, paths, receive_stream, send_stream
     content, stream_table
     stream_control
     streams

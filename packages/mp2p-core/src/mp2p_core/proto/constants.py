@@ -7,6 +7,7 @@ from typing import Final
 # --- Specification: both sides must agree on these (docs/protocol.md, the section in brackets) -----------
 
 SUITE_IK: Final = 1  # [4] Noise_IK_25519_ChaChaPoly_SHA256
+SUITE_IK_PSK: Final = 2  # [4] Noise_IKpsk2_25519_ChaChaPoly_SHA256
 VERSION: Final = 1
 """[4] highest protocol version this code speaks."""
 HANDSHAKE_VERSION: Final = 1

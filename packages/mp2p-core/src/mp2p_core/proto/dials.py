@@ -17,9 +17,9 @@ from mp2p_core.transport import Path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mp2p_core.proto.handshake import Handshake
     from mp2p_core.proto.identity import Identity, PublicKey
     from mp2p_core.proto.initiator import Outgoing
-    from mp2p_core.proto.noise_suite import Suite
     from mp2p_core.proto.routes import PathRules
     from mp2p_core.proto.target import Target
     from mp2p_core.transport import Address, RandomBytes
@@ -45,7 +45,7 @@ class Dials:
         rules: PathRules,
         *,
         random: RandomBytes,
-        suite: Suite,
+        handshake: Handshake,
         idle_timeout: float,
         epoch_us: int,
         version: int,
@@ -54,7 +54,7 @@ class Dials:
         self._identity = identity
         self._rules = rules
         self._random = random
-        self._suite = suite
+        self._handshake = handshake
         self._idle_timeout = idle_timeout
         self._epoch_us = epoch_us
         self._version = version
@@ -113,7 +113,7 @@ class Dials:
     ) -> Dial:
         self._last += 1
         return Dial(
-            self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, suite=self._suite,
+            self._last, self._identity, peer, ways, timestamp=timestamp, random=self._random, handshake=self._handshake,
             timeout=timeout, now=now, session=session, or_new=or_new, version=self._version,
         )  # fmt: skip
 
@@ -159,7 +159,7 @@ class Dials:
 
     def read_resp_untrusted(self, datagram: bytes, number: int, path: Path, now: float) -> Settled:
         """Take a RESP that came in on channel `number`; once it verifies, the dial is over."""
-        found = self._attempts.get(wire.parse_resp_untrusted(datagram))
+        found = self._attempts.get(wire.parse_resp_untrusted(datagram, self._handshake.number))
         if found is None or found[1].target.channel != number:
             raise BadPacket("resp-unknown")
         dial, attempt = found

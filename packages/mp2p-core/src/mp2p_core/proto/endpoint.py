@@ -21,6 +21,7 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto.connection import ConnectionTable
 from mp2p_core.proto.dials import Dials
 from mp2p_core.proto.events import ConnectFailed, PeerSilent
+from mp2p_core.proto.handshake import Handshake
 from mp2p_core.proto.initiator import Dial, Outgoing
 from mp2p_core.proto.lifecycle import Lifecycle
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Suite
@@ -59,15 +60,19 @@ class Endpoint:
         idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
         epoch_us: int = 0,
         version: int = c.VERSION,
+        psk: bytes | None = None,
     ) -> None:
         """Begin at `now`, when the wall clock says `epoch_us`, microseconds since 1970.
 
-        `version` is the highest one that this side tells its peers; only a test of downgrades changes it.
+        `version` is the highest one that this side tells its peers; only a test of downgrades changes it. With a
+        pre-shared key, 32 bytes, the node meets those who have it too, and nobody else. Raises `UsageError` for
+        one of another length.
         """
         self._channels: dict[int, ChannelInfo] = {}
         self._counters: defaultdict[str, int] = defaultdict(int)
         self._rules = rules = PathRules(self._channels, random=random, counters=self._counters, now=now)
         connections = ConnectionTable()
+        handshake = Handshake(suite, psk)
         self._responder = Responder(
             identity,
             access,
@@ -75,7 +80,7 @@ class Endpoint:
             connections.knows,
             rules,
             random=random,
-            suite=suite,
+            handshake=handshake,
             idle_timeout=idle_timeout,
             version=version,
             now=now,
@@ -84,7 +89,7 @@ class Endpoint:
             identity,
             rules,
             random=random,
-            suite=suite,
+            handshake=handshake,
             idle_timeout=idle_timeout,
             epoch_us=epoch_us,
             version=version,

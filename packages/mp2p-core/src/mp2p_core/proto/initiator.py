@@ -17,17 +17,17 @@ from mp2p_core.proto import wire
 from mp2p_core.proto.buckets import BucketTable, TokenBucket
 from mp2p_core.proto.cookies import keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.proto.epoch import SessionKeys
-from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.transport import Path
 
 if TYPE_CHECKING:
+    from mp2p_core.proto.handshake import Handshake
     from mp2p_core.proto.identity import Identity, PublicKey
-    from mp2p_core.proto.noise_suite import Suite
+    from mp2p_core.proto.noise import HandshakeState
     from mp2p_core.proto.session import Session
     from mp2p_core.proto.target import Target
     from mp2p_core.transport import Address, RandomBytes
 
-__all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage", "prologue"]
+__all__ = ["Answered", "Attempt", "Dial", "Outgoing", "Stage"]
 
 _ROUND_ENDS: Final = len(c.INIT_SCHEDULE)
 _STATUS_TEXT: Final = {
@@ -78,11 +78,6 @@ class Answered(NamedTuple):
             return "downgrade: both sides speak a later version, and something kept them from using it"
         status = self.payload.status
         return None if status == c.STATUS_OK else _STATUS_TEXT.get(status, f"status {status}")
-
-
-def prologue(responder: bytes, header: bytes) -> bytes:
-    """Bind label, responder's exact key and the readable header into the transcript."""
-    return c.LABEL_PROLOGUE + responder + header
 
 
 class Attempt:
@@ -141,11 +136,10 @@ class Attempt:
         self.receive_id = dial.random(8)
         self._repeat = 0
         self._hurried = False
-        header = wire.init_header(self.receive_id, self._hint)
-        self._noise = HandshakeState(
-            IK, initiator=True, prologue=prologue(dial.peer.raw, header), s=dial.identity,
-            rs=dial.peer.x25519, suite=dial.suite,
-        )  # fmt: skip
+        header = wire.init_header(self.receive_id, self._hint, dial.handshake.number)
+        self._noise = dial.handshake.begin(
+            initiator=True, responder=dial.peer.raw, header=header, s=dial.identity, rs=dial.peer.x25519
+        )
         self.timestamp = dial.timestamp(now)
         self.may_cross = dial.may_cross
         payload = wire.InitPayload(
@@ -189,9 +183,8 @@ class Attempt:
         noise = self._noise.copy()
         payload = wire.parse_resp_payload_untrusted(noise.read_message_untrusted(datagram[wire.RESP_NOISE]))
         send, receive = noise.split()
-        keys = SessionKeys(
-            dial.suite.aead(send), dial.suite.aead(receive), noise.handshake_hash, payload.token
-        )
+        aead = dial.handshake.suite.aead
+        keys = SessionKeys(aead(send), aead(receive), noise.handshake_hash, payload.token)
         rtt = now - self._sent_at if self._sent_once else None
         return Answered(self, payload, keys, rtt, min(dial.version, payload.version) > c.HANDSHAKE_VERSION)
 
@@ -199,13 +192,13 @@ class Attempt:
 class Dial:
     """One wish to connect to one peer."""
 
-    __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "identity",
-                 "mac1", "may_cross", "number", "or_new", "peer", "queued", "random", "session", "stage", "suite",
+    __slots__ = ("_dh", "_dh_by_source", "_mac1_own", "_timestamp", "attempts", "began", "deadline", "handshake",
+                 "identity", "mac1", "may_cross", "number", "or_new", "peer", "queued", "random", "session", "stage",
                  "version")  # fmt: skip
 
     def __init__(
         self, number: int, identity: Identity, peer: PublicKey, targets: list[Target], *, timestamp: int,
-        random: RandomBytes, suite: Suite, timeout: float, now: float, session: Session | None = None,
+        random: RandomBytes, handshake: Handshake, timeout: float, now: float, session: Session | None = None,
         or_new: bool = False, version: int = c.VERSION,
     ) -> None:  # fmt: skip
         self.session = session
@@ -216,7 +209,7 @@ class Dial:
         self.identity = identity
         self.peer = peer
         self.random = random
-        self.suite = suite
+        self.handshake = handshake
         self.version = version
         self.began = now
         self.deadline = now + timeout

@@ -24,7 +24,16 @@ from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256
 if TYPE_CHECKING:
     from mp2p_core.proto.noise_suite import Aead, KeyPair, Suite
 
-__all__ = ["IK", "CipherState", "HandshakeState", "IKpsk2", "Pattern", "SymmetricState"]
+__all__ = [
+    "IK",
+    "CipherState",
+    "HandshakeState",
+    "IKpsk2",
+    "Pattern",
+    "Secret",
+    "SymmetricState",
+    "check_psk",
+]
 
 # Specification constants
 DH_SIZE: Final = 32
@@ -50,7 +59,7 @@ IK: Final = Pattern("IK", (("e", "es", "s", "ss"), ("e", "ee", "se")), responder
 IKpsk2: Final = Pattern("IKpsk2", (("e", "es", "s", "ss"), ("e", "ee", "se", "psk")), responder_pre=("s",))
 
 
-class _Secret:
+class Secret:
     """Refuses pickling: it would leave keys where nobody looks for them."""
 
     __slots__: tuple[str, ...] = ()
@@ -65,7 +74,7 @@ class _Secret:
         raise TypeError(f"{type(self).__name__} holds secrets and cannot be pickled")
 
 
-class CipherState(_Secret):
+class CipherState(Secret):
     """A key and its counter (Noise, section 5.1). Without a key it passes data through."""
 
     __slots__ = ("_aead", "_key", "_n", "_suite")
@@ -112,7 +121,7 @@ class CipherState(_Secret):
         return self._copy()
 
 
-class SymmetricState(_Secret):
+class SymmetricState(Secret):
     """The chaining key, the transcript hash and the cipher under way (Noise, section 5.2)."""
 
     __slots__ = ("_ck", "_hash", "_suite", "cipher", "h")
@@ -175,7 +184,13 @@ class SymmetricState(_Secret):
         return self._copy(cipher=self.cipher.copy())
 
 
-class HandshakeState(_Secret):
+def check_psk(psk: bytes | None) -> None:
+    """Raise `UsageError` for a pre-shared key that is not of 32 bytes."""
+    if psk is not None and len(psk) != 32:
+        raise UsageError(f"a pre-shared key has 32 bytes, and this has {len(psk)}")
+
+
+class HandshakeState(Secret):
     """One side of one handshake (Noise, section 5.3).
 
     `s` is our static key, `rs` the peer's static public key (32 bytes) where the pattern has it known
@@ -201,8 +216,7 @@ class HandshakeState(_Secret):
         psk: bytes | None = None,
         suite: Suite = CHACHAPOLY_SHA256,
     ) -> None:
-        if psk is not None and len(psk) != 32:
-            raise UsageError(f"a pre-shared key has 32 bytes, and this has {len(psk)}")
+        check_psk(psk)
         if (psk is not None) != any("psk" in tokens for tokens in pattern.messages):
             raise UsageError(
                 f"pattern {pattern.name} {'needs a' if psk is None else 'has no'} pre-shared key"

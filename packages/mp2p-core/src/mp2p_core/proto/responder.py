@@ -15,8 +15,7 @@ from mp2p_core.proto.cookies import CookieJar, mac1_for
 from mp2p_core.proto.edwards import fits_identity
 from mp2p_core.proto.epoch import Epoch, SessionKeys
 from mp2p_core.proto.identity import PublicKey
-from mp2p_core.proto.initiator import Outgoing, prologue
-from mp2p_core.proto.noise import IK, HandshakeState
+from mp2p_core.proto.initiator import Outgoing
 from mp2p_core.proto.paths import Paths
 from mp2p_core.proto.routes import PathRules
 from mp2p_core.proto.session import Session
@@ -25,8 +24,9 @@ from mp2p_core.transport import Path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mp2p_core.proto.handshake import Handshake
     from mp2p_core.proto.identity import Identity
-    from mp2p_core.proto.noise_suite import Suite
+    from mp2p_core.proto.noise import HandshakeState
     from mp2p_core.transport import Address, RandomBytes
 
 __all__ = ["Access", "Answer", "ChannelInfo", "Responder"]
@@ -89,7 +89,7 @@ class Responder:
         rules: PathRules,
         *,
         random: RandomBytes,
-        suite: Suite,
+        handshake: Handshake,
         idle_timeout: float,
         version: int,
         now: float,
@@ -100,7 +100,8 @@ class Responder:
         self._knows = knows
         self._rules = rules
         self._random = random
-        self._suite = suite
+        self._handshake = handshake
+        self._leads = [wire.init_lead(handshake.number, hint=hint) for hint in (False, True)]
         self._idle_timeout = idle_timeout
         self._version = version
         self._idle_timeout_ms = max(int(min(idle_timeout * 1000, _MAX_U32)), 1)
@@ -145,7 +146,7 @@ class Responder:
         Attack: INITs for others, at line rate. No exception and no look at any table, so that they cost
         little more than the one hash.
         """
-        if not wire.is_init_untrusted(datagram):  # 1
+        if not wire.is_init_untrusted(datagram, *self._leads):  # 1
             return "init-malformed"
         if not compare_digest(self._mac1(datagram[:224]), datagram[224:240]):  # 2
             return "init-mac1"
@@ -168,10 +169,9 @@ class Responder:
                 raise BadPacket("init-source-rate")
         if not self._handshakes.take(now):
             raise BadPacket("init-rate")
-        noise = HandshakeState(
-            IK, initiator=False, prologue=prologue(self._identity.public.raw, datagram[:32]), s=self._identity,
-            suite=self._suite,
-        )  # fmt: skip
+        noise = self._handshake.begin(
+            initiator=False, responder=self._identity.public.raw, header=datagram[:32], s=self._identity
+        )
         try:
             noise.read_start_untrusted(datagram[wire.INIT_NOISE], until="s")  # 5
         except BadPacket:
@@ -270,7 +270,8 @@ class Responder:
             status=c.STATUS_BUSY if busy else c.STATUS_OK,
             idle_timeout_ms=self._idle_timeout_ms,
         )  # fmt: skip
-        head = wire.resp_header(header.receive_id) + noise.write_message(resp.pack(), self._random(32))
+        head = wire.resp_header(header.receive_id, self._handshake.number)
+        head += noise.write_message(resp.pack(), self._random(32))
         outgoing = Outgoing(number, path, head + mac1_for(peer.raw)(head))
         cache = self._answers
         cache.pop(signed, None)  # an expired answer's place is among the oldest
@@ -282,7 +283,8 @@ class Responder:
 
         def epoch() -> Epoch:
             receive, send = noise.split()
-            keys = SessionKeys(self._suite.aead(send), self._suite.aead(receive), noise.handshake_hash, token)
+            aead = self._handshake.suite.aead
+            keys = SessionKeys(aead(send), aead(receive), noise.handshake_hash, token)
             return Epoch(
                 keys=keys, local_id=local_id, remote_id=header.receive_id, channel=number, path=path, began=now,
                 first_number=0 if renewed is None else renewed.packer.next_number, ours=False,

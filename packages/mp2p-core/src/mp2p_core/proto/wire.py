@@ -25,6 +25,7 @@ __all__ = [
     "data_header",
     "init_fields",
     "init_header",
+    "init_lead",
     "is_init_untrusted",
     "parse_cookie_untrusted",
     "parse_init_payload_untrusted",
@@ -49,16 +50,11 @@ NO_ADDRESS: Final[Address] = bytes(ADDRESS_SIZE)
 #  112 112 payload of 96 bytes, encrypted
 #  224  16 mac1
 #  240  16 mac2, or zeros
-_INIT_HEADER = struct.Struct(">BBBB8s20s")
 INIT_NOISE: Final = slice(32, 224)
 INIT_MAC1: Final = slice(224, 240)
 INIT_MAC2: Final = slice(240, 256)
 INIT_BEFORE_MAC1: Final = slice(0, 224)
 INIT_BEFORE_MAC2: Final = slice(0, 240)
-
-
-_INIT_LEAD = bytes([c.TYPE_INIT, c.SUITE_IK, 0, 0])
-_INIT_LEAD_HINT = bytes([c.TYPE_INIT, c.SUITE_IK, FLAG_HINT, 0])
 
 
 class InitHeader(NamedTuple):
@@ -68,24 +64,28 @@ class InitHeader(NamedTuple):
     hint: Address | None
 
 
-def init_header(receive_id: bytes, hint: Address | None) -> bytes:
+def init_lead(suite: int, *, hint: bool) -> bytes:
+    """Return bytes 0 to 3 of an INIT."""
+    return bytes([c.TYPE_INIT, suite, FLAG_HINT if hint else 0, 0])
+
+
+def init_header(receive_id: bytes, hint: Address | None, suite: int = c.SUITE_IK) -> bytes:
     """Pack bytes 0 to 31 of an INIT."""
-    return _INIT_HEADER.pack(
-        c.TYPE_INIT, c.SUITE_IK, FLAG_HINT if hint else 0, 0, receive_id, hint or NO_ADDRESS
-    )
+    return init_lead(suite, hint=hint is not None) + receive_id + (hint or NO_ADDRESS)
 
 
-def is_init_untrusted(datagram: bytes) -> bool:
+def is_init_untrusted(datagram: bytes, lead: bytes, lead_hint: bytes) -> bool:
     """Check an INIT's size, suite, reserved bits and hint: step 1 of the responder. Never raises.
 
-    Comparing slices takes half the time of unpacking, and a shared group is full of INITs for others.
+    The leads are those of `init_lead`, without a hint and with one. Comparing slices takes half the time of
+    unpacking, and a shared group is full of INITs for others.
     """
     if len(datagram) != c.INIT_SIZE:
         return False
-    lead = datagram[:4]
-    if lead == _INIT_LEAD:
+    found = datagram[:4]
+    if found == lead:
         return datagram[12:32] == NO_ADDRESS
-    return lead == _INIT_LEAD_HINT and datagram[12] != 0 and datagram[13] == 0
+    return found == lead_hint and datagram[12] != 0 and datagram[13] == 0
 
 
 def init_fields(datagram: bytes) -> InitHeader:
@@ -169,17 +169,17 @@ RESP_MAC1: Final = slice(140, 156)
 RESP_BEFORE_MAC1: Final = slice(0, 140)
 
 
-def resp_header(receive_id: bytes) -> bytes:
+def resp_header(receive_id: bytes, suite: int = c.SUITE_IK) -> bytes:
     """Pack bytes 0 to 11 of a RESP."""
-    return _RESP_HEADER.pack(c.TYPE_RESP, c.SUITE_IK, 0, receive_id)
+    return _RESP_HEADER.pack(c.TYPE_RESP, suite, 0, receive_id)
 
 
-def parse_resp_untrusted(datagram: bytes) -> bytes:
+def parse_resp_untrusted(datagram: bytes, suite: int = c.SUITE_IK) -> bytes:
     """Check a RESP's size and header; returns the receive id it answers."""
     if len(datagram) != c.RESP_SIZE:
         raise BadPacket("resp-malformed")
-    kind, suite, zero, receive_id = _RESP_HEADER.unpack_from(datagram)
-    if kind != c.TYPE_RESP or suite != c.SUITE_IK or zero:
+    kind, found, zero, receive_id = _RESP_HEADER.unpack_from(datagram)
+    if kind != c.TYPE_RESP or found != suite or zero:
         raise BadPacket("resp-malformed")
     return bytes(receive_id)
 

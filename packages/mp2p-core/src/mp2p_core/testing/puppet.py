@@ -22,8 +22,8 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto.cookies import keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.events import Event
+from mp2p_core.proto.handshake import prologue
 from mp2p_core.proto.identity import Identity, PublicKey
-from mp2p_core.proto.initiator import prologue
 from mp2p_core.proto.noise import IK, HandshakeState
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Aead, KeyPair, Suite, nonce_little_endian
 from mp2p_core.proto.paths import Paths
@@ -73,7 +73,7 @@ class Bench:
         self, *, seed: int = 0, identity: Identity | None = None, access: Access | None = None,
         suite: Suite = CHACHAPOLY_SHA256, group: Address | None = None, now: float = 1000.0,
         may_answer: Callable[[Address, Address, Address], bool] = addresses.may_answer,
-        idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT,
+        idle_timeout: float = c.DEFAULT_IDLE_TIMEOUT, psk: bytes | None = None,
     ) -> None:  # fmt: skip
         draw = random.Random(seed).randbytes  # noqa: S311 - a test must repeat itself
         self.identity = identity or Identity.generate(draw)
@@ -82,7 +82,13 @@ class Bench:
         self.now = now
         self.events: list[Event] = []
         self.endpoint = Endpoint(
-            self.identity, access or AllowAll(), now=now, random=draw, suite=suite, idle_timeout=idle_timeout
+            self.identity,
+            access or AllowAll(),
+            now=now,
+            random=draw,
+            suite=suite,
+            idle_timeout=idle_timeout,
+            psk=psk,
         )
         self.groups: dict[int, Address] = {}
         self._may_answer = may_answer

@@ -51,6 +51,7 @@ class NodeOptions:
     """How a command opens its node and prints."""
 
     key: Path | None
+    psk: Path | None
     transports: tuple[str, ...]
     interfaces: tuple[str, ...]
     port: int
@@ -71,6 +72,7 @@ class NodeOptions:
             port=self.port,
             reach=self.reach,
             address=self.address,
+            psk=self.psk,
         ) as node:
             for channel in node.status():
                 warn_of_unused(self.printer, self.interfaces, channel.transport, channel.interfaces)
@@ -148,6 +150,12 @@ _OPTIONS = (
         help="Key file; made on first use. Default: `key` in your configuration folder.",
     ),
     click.option(
+        "--psk",
+        type=click.Path(dir_okay=True, path_type=Path),
+        metavar="FILE",
+        help="File of 64 hex digits that only devices have which are to meet; with it they meet no others.",
+    ),
+    click.option(
         "--transport",
         "transports",
         multiple=True,
@@ -189,6 +197,7 @@ def node_options(command: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(command)
     def wrapped(
         key: Path | None,
+        psk: Path | None,
         transports: tuple[str, ...],
         interfaces: tuple[str, ...],
         port: int,
@@ -201,6 +210,7 @@ def node_options(command: Callable[..., int]) -> Callable[..., int]:
     ) -> int:
         options = NodeOptions(
             key=key,
+            psk=psk,
             transports=transports,
             interfaces=interfaces,
             port=port,
