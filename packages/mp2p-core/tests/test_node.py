@@ -384,6 +384,9 @@ async def test_bad_input_is_refused_with_what_to_do(hub: MemoryHub, tmp_path: Fi
         with pytest.raises(ContactError):
             async with node.connect("http://example"):
                 pass
+        with pytest.raises(ContactError, match="Node is no contact"):
+            async with node.connect(node):  # type: ignore[arg-type]  # that is the point
+                pass
         with pytest.raises(UsageError, match="itself"):
             async with node.connect(node.contact):
                 pass
@@ -393,6 +396,17 @@ async def test_bad_input_is_refused_with_what_to_do(hub: MemoryHub, tmp_path: Fi
     with pytest.raises(UsageError, match="list of transports"):
         async with open_node(transports=[]):
             pass
+    someone = Identity.generate()
+    mistakes: list[tuple[dict[str, object], str]] = [
+        ({"transports": "v4"}, r"write transports=\['v4'\]"),
+        ({"allow": 5}, "any"),
+        ({"allow": someone.public}, "in a list"),
+        ({"allow": [someone]}, r"Identity is no contact: .*identity\.public"),
+    ]
+    for options, words in mistakes:
+        with pytest.raises(UsageError, match=words):
+            async with open_node(**({"transports": [hub.transport()]} | options)):
+                pass
     with pytest.raises(AddressError):
         async with open_node(transports=[hub.transport()], address="nonsense"):
             pass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
 from mp2p_core.boundary import Boundary
-from mp2p_core.contact import Contact
+from mp2p_core.contact import Contact, read_contact
 from mp2p_core.errors import UsageError
 from mp2p_core.proto.identity import PublicKey
 from mp2p_core.proto.responder import Access
@@ -96,14 +96,9 @@ def access_for(allow: Allow) -> Access:
         return _Keys(())
     if allow == "any":
         return _Function(lambda _key: True)
-    if isinstance(allow, str):
-        return _Keys([Contact.parse(allow).key])
     if callable(allow):
         return _Function(allow)
-    return _Keys(_key_of(item) for item in allow)
-
-
-def _key_of(item: str | PublicKey | Contact) -> PublicKey:
-    if isinstance(item, PublicKey):
-        return item
-    return (item if isinstance(item, Contact) else Contact.parse(item)).key
+    items = [allow] if isinstance(allow, str) else allow
+    if not isinstance(items, Iterable):
+        raise UsageError(f'allow={allow!r}: write "nobody", "any", keys or contacts in a list, or a function')
+    return _Keys(read_contact(item).key for item in items)

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote_to_bytes
 from mp2p_core.errors import BadKey, ContactError
 from mp2p_core.proto.identity import PublicKey
 
-__all__ = ["MAX_ADDRESSES", "MAX_CONTACT_SIZE", "Contact"]
+__all__ = ["MAX_ADDRESSES", "MAX_CONTACT_SIZE", "Contact", "read_contact"]
 
 MAX_CONTACT_SIZE: Final = 4096
 """The longest contact, in characters. Contacts come from QR codes, web pages and files: strangers' input."""
@@ -122,3 +122,17 @@ def _refused(problem: str) -> ContactError:
 def _shown(text: str) -> str:
     """Quote a stranger's text for a message: short, and in printable ASCII."""
     return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def read_contact(contact: str | Contact | PublicKey) -> Contact:
+    """Take a contact, its text, or a bare key. Raises `ContactError`."""
+    if isinstance(contact, Contact):
+        return contact
+    if isinstance(contact, PublicKey):
+        return Contact(contact)
+    if not isinstance(contact, str):
+        raise ContactError(
+            f"an object of {type(contact).__name__} is no contact: give a PublicKey (`identity.public`, `node.key`), a "
+            "Contact (`node.contact`) or the text of one"
+        )
+    return Contact.parse(contact)

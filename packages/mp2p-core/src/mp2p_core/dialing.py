@@ -10,13 +10,12 @@ from mp2p_core.contact import Contact
 from mp2p_core.errors import AddressError, UsageError
 from mp2p_core.proto import addresses
 from mp2p_core.proto.constants import DEFAULT_PORT
-from mp2p_core.proto.identity import PublicKey
 from mp2p_core.transport import Address, Reach
 
 if TYPE_CHECKING:
     from mp2p_core.opening import OpenChannel
 
-__all__ = ["ADVICE", "read_contact", "targets_for", "tried"]
+__all__ = ["ADVICE", "targets_for", "tried"]
 
 ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -37,13 +36,6 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What to do next, by the stage that a handshake reached."""
-
-
-def read_contact(contact: str | Contact | PublicKey) -> Contact:
-    """Take a contact, its text, or a bare key. Raises `ContactError`."""
-    if isinstance(contact, Contact):
-        return contact
-    return Contact(contact) if isinstance(contact, PublicKey) else Contact.parse(contact)
 
 
 def targets_for(contact: Contact, channels: Sequence[OpenChannel]) -> list[tuple[int, Address]]:

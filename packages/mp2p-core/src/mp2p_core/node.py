@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from mp2p_core.access import AccessPolicies, Allow, access_for
-from mp2p_core.contact import Contact
-from mp2p_core.dialing import ADVICE, read_contact, targets_for, tried
+from mp2p_core.contact import Contact, read_contact
+from mp2p_core.dialing import ADVICE, targets_for, tried
 from mp2p_core.driver import Driver
 from mp2p_core.errors import AuthRejected, Closed, PeerUnreachable
 from mp2p_core.groups import Groups

@@ -63,6 +63,8 @@ def read_reach(reach: Reach | str) -> Reach:
 
 def select(transports: Sequence[str | Transport] | None) -> list[Transport]:
     """Find transports by name. Raises `TransportError`, saying what there is."""
+    if isinstance(transports, str):
+        raise UsageError(f"transports={transports!r} is no list: write transports=[{transports!r}]")
     loaded = load_transports() if transports is None or any(isinstance(t, str) for t in transports) else None
     if transports is None:
         assert loaded is not None

@@ -13,7 +13,7 @@ import anyio
 
 import mp2p_core
 from mp2p_core import Closed, Contact, Identity, Metric, PublicKey, UsageError
-from mp2p_core.dialing import read_contact
+from mp2p_core.contact import read_contact
 from mp2p_core.lifetime import NodeOptions, open_node_as
 from mp2p_core.proto.constants import HANDSHAKE_BUDGET
 from mp2p_rpc.access import Allow, Policy, admission, policy_for
