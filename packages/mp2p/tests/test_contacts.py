@@ -82,7 +82,6 @@ def test_it_decides_about_methods(path: Path) -> None:
         (None, "there is no contacts file"),
         (b"", "names nobody"),
         (b"contacts = 3", "names nobody"),
-        (b"[contacts]", "names nobody"),
         (b"[contacts", "is not TOML"),
         (b"a = " + 5000 * b"[", "is not TOML"),
         (b"\xff", "is not TOML"),
@@ -172,6 +171,23 @@ def test_a_file_that_is_not_there_yet_names_nobody_and_may_come(
     assert len(known) == 0
     write(path, f'[contacts]\ngarage = "{KEY}"\n')
     assert known(KEY)
+
+
+@pytest.mark.parametrize("options", [(), ("--method", "Thermostat.*")], ids=["a line", "a table"])
+def test_removing_the_last_contact_shuts_it_out(
+    path: Path, options: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run("add", "garage", str(KEY), *options).exit_code == 0
+    known = mp2p.Contacts(look_every=0)
+    assert known(KEY)
+    assert run("remove", "garage").exit_code == 0
+    assert not known(KEY)
+    assert not caplog.text
+    assert (run("list").exit_code, run("list").stdout) == (0, "")
+    assert not mp2p.contacts()(KEY)
+    assert "names nobody" in caplog.text
+    assert run("add", "shed", str(OTHER)).exit_code == 0
+    assert (known(KEY), known(OTHER)) == (False, True)
 
 
 # --- the command -------------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ class Contacts(Mapping[str, KnownContact]):
         self._look_at = 0.0
         if _is_there(self.path):
             self.reload()
+            if not self._entries:
+                _log.warning(
+                    "the contacts file %s names nobody: `mp2p contacts add NAME CONTACT` adds one", self.path
+                )
         else:
             _log.warning(
                 "there is no contacts file %s yet: `mp2p contacts add NAME CONTACT` makes it", self.path
@@ -175,7 +179,10 @@ def read_text(path: Path) -> str:
 
 
 def read_contacts(path: Path) -> dict[str, KnownContact]:
-    """Read the contacts by name. Raises `UsageError` naming the file and what to change in it."""
+    """Read the contacts by name; none where the last one was removed, which must shut it out.
+
+    Raises `UsageError` naming the file and what to change in it.
+    """
     try:
         table = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
@@ -188,7 +195,7 @@ def read_contacts(path: Path) -> dict[str, KnownContact]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the contacts file {path} is not TOML: {error}") from error
     entries = table.get("contacts")
-    if not isinstance(entries, dict) or not entries:
+    if not isinstance(entries, dict):
         raise UsageError(
             f'the contacts file {path} names nobody: below a line [contacts], write lines such as garage = "mp2p:..."'
         )

@@ -107,6 +107,9 @@ def remove(name: str, file: Path | None, as_json: bool) -> int:
     if name not in table:
         raise mp2p.UsageError(f"there is no contact {name!r}: `mp2p contacts list` shows them")
     del table[name]
+    # The last one below a line of its own leaves no line [contacts], without which it is no contacts file.
+    if not table and table.is_super_table():
+        document["contacts"] = tomlkit.table()
     _save(path, document)
     printer(as_json=as_json).emit(
         {"event": "removed", "name": name}, [("removed  ", "yellow"), (name, "bold")]
