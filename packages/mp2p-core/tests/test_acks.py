@@ -11,9 +11,16 @@ from mp2p_core.proto.frames import Ack, parse_frames_untrusted
 
 
 def take(
-    acks: AckSender, number: int, now: float, *, highest: int, eliciting: bool = True, ping: bool = False
+    acks: AckSender,
+    number: int,
+    now: float,
+    *,
+    highest: int,
+    size: int = 100,
+    eliciting: bool = True,
+    ping: bool = False,
 ) -> None:
-    acks.received(number, highest_before=highest, eliciting=eliciting, at_once=ping, now=now)
+    acks.received(number, size, highest_before=highest, eliciting=eliciting, at_once=ping, now=now)
 
 
 def test_a_single_packet_is_acknowledged_within_25_ms() -> None:
@@ -42,6 +49,25 @@ def test_every_sixteenth_packet_a_gap_and_a_ping_are_acknowledged_at_once() -> N
     acks = AckSender()
     take(acks, 0, 5.0, highest=-1, ping=True)
     assert acks.deadline <= 5.0
+
+
+def test_packets_that_go_out_carry_an_ack_along_every_2_ms_or_a_datagrams_worth() -> None:
+    acks = AckSender()
+    take(acks, 0, 5.0, highest=-1)
+    assert acks.rides(5.0), "the first"
+    acks.frame(5.0)
+    assert not acks.rides(6.0), "there is nothing to acknowledge"
+    take(acks, 1, 5.0005, highest=0)
+    assert not acks.rides(5.0019)
+    assert acks.rides(5.002)
+    take(acks, 2, 5.001, highest=1, size=1100)
+    assert acks.rides(5.001), "1200 bytes in all"
+    acks.frame(5.001)
+    take(acks, 3, 5.0015, highest=2, ping=True)
+    assert acks.rides(5.0015), "it was asked for"
+    acks.frame(5.0015)
+    acks.again()
+    assert acks.rides(5.0015), "the last one may have gone where nothing arrives"
 
 
 def test_packets_that_ask_for_nothing_are_not_acknowledged_alone() -> None:

@@ -72,7 +72,12 @@ class Side:
             else:
                 self.packer.streams.receive_untrusted(frame, now)
         self.packer.acks.received(
-            number, highest_before=self.highest, eliciting=eliciting, at_once=at_once, now=now
+            number,
+            len(plaintext.data),
+            highest_before=self.highest,
+            eliciting=eliciting,
+            at_once=at_once,
+            now=now,
         )
         self.highest = max(self.highest, number)
 

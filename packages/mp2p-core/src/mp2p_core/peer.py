@@ -292,6 +292,10 @@ class Peer:
             session.packer.streams.table.tells_finished = True
         await self._writer.finish()
         best, since = self._unfinished(), anyio.current_time()
+        if best:
+            for session in connection.sessions:
+                session.packer.ping()  # what is out already would be acknowledged some time later
+            self._flush(connection)
         with anyio.move_on_after(LINGER):
             while (left := self._unfinished()) and connection.closed is None:
                 now = anyio.current_time()

@@ -219,7 +219,7 @@ class Packer:
         buffers: list[bytes | memoryview] = []
         datagram = capacity.datagram
         room = datagram - c.DATA_MIN_SIZE
-        if acks.wanted:
+        if acks.rides(now):
             ack = acks.frame(now)
             buffers.append(ack)
             room -= len(ack)

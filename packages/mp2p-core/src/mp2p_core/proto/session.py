@@ -249,7 +249,9 @@ class Session:
             code = c.CLOSE_PROTOCOL if str(error).startswith("ack of") else c.CLOSE_BAD_FRAME
             self.close(code, f"bad frame: {error}", now)
             return
-        packer.acks.received(number, highest_before=highest, eliciting=eliciting, at_once=at_once, now=now)
+        packer.acks.received(
+            number, len(payload), highest_before=highest, eliciting=eliciting, at_once=at_once, now=now
+        )
         self._ask_back(now)
         if number > highest and self.state is _OPEN:
             self.roaming.follow_untrusted(frames, channel, path, now)
