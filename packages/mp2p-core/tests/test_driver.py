@@ -226,9 +226,9 @@ async def test_what_is_said_in_answer_to_what_came_goes_out_with_it() -> None:
 
 
 def test_the_first_train_goes_out_at_once_and_of_many_four_at_a_time() -> None:
-    bulk = Bulk(8)
+    bulk = Bulk(12)
     bulk.driver.flush(0.0)
-    groups = [[0], [1, 2], [3, 4, 5, 6], [7]]
+    groups = [[0], [1, 2], [3, 4, 5, 6], [7, 8, 9, 10], [11]]
     assert bulk.work == [
         f"{step} {train}" for group in groups for step in ("seal", "send") for train in group
     ]
