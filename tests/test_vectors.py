@@ -94,18 +94,19 @@ def make(draws: dict[str, list[bytes]] | None) -> dict[str, Any]:
     assert two.take(one, note("DATA 1: ACK", one, heard), 0.0) == []
     connection = one.endpoint.connections()[0]
     handshake_hash = connection.session.handshake_hash
+    later = 0.01  # an ACK rides along once in 2 ms
     connection.send_message(b"hello, responder")
     one.endpoint.flush(connection)
-    (message,) = one.give(0.0)
-    assert two.take(one, note("DATA 2: MSG", one, message), 0.0) == [], "within 25 ms"
+    (message,) = one.give(later)
+    assert two.take(one, note("DATA 2: MSG", one, message), later) == [], "within 25 ms"
     connection = two.endpoint.connections()[0]
     connection.send_message(b"hello, initiator")
     two.endpoint.flush(connection)
-    (message,) = two.give(0.0)
-    one.take(two, note("DATA 1: ACK, MSG", two, message), 0.0)
-    two.endpoint.close(connection, 0, "good night", 0.0)
-    (close,) = two.give(0.0)
-    one.take(two, note("DATA 2: CLOSE", two, close), 0.0)
+    (message,) = two.give(later)
+    one.take(two, note("DATA 1: ACK, MSG", two, message), later)
+    two.endpoint.close(connection, 0, "good night", later)
+    (close,) = two.give(later)
+    one.take(two, note("DATA 2: CLOSE", two, close), later)
 
     # The clock of the initiator has not moved on, so the responder wants to know where it is.
     (cookie,) = two.take(one, note("INIT, again at the same time", one, call()), 0.0)

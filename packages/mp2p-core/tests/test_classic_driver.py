@@ -19,7 +19,14 @@ from mp2p_core.classic import (
     connect_classic,
     open_classic_server,
 )
-from mp2p_core.errors import AddressError, KeyFileError, PeerUnreachable, TransportError, UsageError
+from mp2p_core.errors import (
+    AddressError,
+    ContactError,
+    KeyFileError,
+    PeerUnreachable,
+    TransportError,
+    UsageError,
+)
 from mp2p_core.proto.addresses import (
     derive_group_v4,
     derive_group_v6,
@@ -301,7 +308,7 @@ async def test_D5_what_belongs_to_one_protocol_is_refused_by_the_other(transport
         open_node(v1, transports=[MemoryHub().transport()]) as node,
     ):
         session: Any = connection.session
-        with pytest.raises((TypeError, AttributeError)):
+        with pytest.raises(ContactError, match="ClassicSession is no contact"):
             async with node.connect(session):
                 raise AssertionError
         for name in ("send_datagram", "receive_datagram", "ping", "open_stream"):
