@@ -109,8 +109,8 @@ class SimSubscriber:
         self.subscriber = subscriber
         self.loss: float | None = None
         """Share of datagrams that the group's do not bring here; None: as for everybody."""
-        self.online = True
-        """Whether anything reaches it or leaves it."""
+        self._online = True
+        self._late: list[Callable[[], None]] = []
         self.numbers: list[int] = []
         """Numbers of the messages, in the order they came."""
         self.messages: list[bytes] = []
@@ -122,6 +122,25 @@ class SimSubscriber:
         self.heard: list[bytes] = []
         """Datagrams that reached it, if `GroupSim.record` is set."""
         self.wake = math.inf
+
+    @property
+    def online(self) -> bool:
+        """Whether anything reaches it or leaves it. What its session carries comes later then, in order."""
+        return self._online
+
+    @online.setter
+    def online(self, now: bool) -> None:
+        self._online = now
+        late, self._late = self._late, []
+        for each in late:
+            each()
+
+    def carry(self, arrive: Callable[[], None]) -> None:
+        """Deliver what its session carries, once it is online."""
+        if self._online:
+            arrive()
+        else:
+            self._late.append(arrive)
 
     @property
     def member(self) -> Member:
@@ -338,7 +357,7 @@ class GroupSim:
         self.serve(each)
 
     def _control(self, each: SimSubscriber, data: bytes, *, to_publisher: bool, session: int) -> None:
-        if not each.online or self.drop_control(each, data):
+        if self.drop_control(each, data):
             return
         self.traffic["control"] += 1
 
@@ -355,4 +374,4 @@ class GroupSim:
             each.subscriber.receive_control_untrusted(OWNER, data, self.now)
             self.serve(each)
 
-        self.clock.call_at(self.now + self.delay, arrive)
+        self.clock.call_at(self.now + self.delay, partial(each.carry, arrive))
