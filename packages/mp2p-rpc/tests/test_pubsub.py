@@ -755,6 +755,10 @@ async def test_what_cannot_be_is_refused() -> None:
                 Topic(name)
         with pytest.raises(UsageError):
             Topic("a", reliability="perhaps")  # type: ignore[arg-type]  # that is the point
+        name: Any = "readings"
+        with pytest.raises(UsageError, match="'readings' is no topic: give one, with the type"):
+            async with publisher.publish(name, allow="any"):
+                pass
         async with publisher.publish(READINGS, allow="any") as pub:
             with pytest.raises(UsageError, match="already"):
                 async with publisher.publish(READINGS, allow="any"):

@@ -28,7 +28,7 @@ from mp2p_rpc.publication import Publication, make_publisher
 from mp2p_rpc.schema import Codec
 from mp2p_rpc.server import Server
 from mp2p_rpc.subscription import Feed, Overflow
-from mp2p_rpc.topic import Topic
+from mp2p_rpc.topic import Topic, check_topic
 from mp2p_rpc.topic_status import TopicStatus, topic_metrics
 from mp2p_rpc.untyped import interface_from
 from mp2p_rpc.workers import Workers
@@ -306,6 +306,7 @@ class Node(mp2p_core.Node):
         for up to two seconds until its subscribers have everything. Raises `UsageError` when this node publishes a
         topic of this name already, `ContactError` or `BadKey`. Protocol section 8.
         """
+        check_topic(topic)
         policy = policy_for(allow)
         if self._desk.publishes(self.key.raw, topic.name):
             raise UsageError(f"this node publishes {topic.name!r} already")

@@ -25,6 +25,7 @@ __all__ = [
     "Reliability",
     "Topic",
     "are_words",
+    "check_topic",
     "is_name",
     "matches",
     "messages_untrusted",
@@ -116,6 +117,14 @@ class Topic(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"
+
+
+def check_topic(topic: object) -> None:
+    """Raise `UsageError` for what is no topic, such as the name of one: its type has to be known, too."""
+    if not isinstance(topic, Topic):
+        raise UsageError(
+            f"{topic!r} is no topic: give one, with the type of its messages, such as Topic('a/b', float)"
+        )
 
 
 def messages_untrusted(
