@@ -180,6 +180,10 @@ async def test_a_secret_that_is_none_is_an_error_before_anything_opens(tmp_path:
     with pytest.raises(UsageError, match="a pre-shared key has 32 bytes"):
         async with open_node(transports=[MemoryHub().transport()], psk=b"short"):
             pass
+    with pytest.raises(UsageError, match="a pre-shared key has 32 bytes"):
+        # No transports are an error of their own, once they are to be opened.
+        async with open_node(transports=[], psk=b"short"):
+            pass
     with pytest.raises(KeyFileError, match="no file"):
         async with open_node(transports=[MemoryHub().transport()], psk=tmp_path / "none"):
             pass

@@ -20,6 +20,7 @@ from mp2p_core.opening import Wanted, open_channels, read_reach
 from mp2p_core.proto.constants import DEFAULT_IDLE_TIMEOUT, DEFAULT_PORT
 from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.identity import Identity
+from mp2p_core.proto.noise import check_psk
 from mp2p_core.transport import Reach, Transport
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def open_node_as(
 
     def secrets() -> _Secrets:
         shared = psk if psk is None or isinstance(psk, bytes) else load_psk(psk)
+        check_psk(shared)
         if key is None:
             return Identity.generate(), TimestampStore(None), shared
         if isinstance(key, Identity):
