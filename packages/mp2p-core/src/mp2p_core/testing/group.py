@@ -133,7 +133,7 @@ class SimSubscriber:
         self._online = now
         late, self._late = self._late, []
         for each in late:
-            each()
+            self.carry(each)
 
     def carry(self, arrive: Callable[[], None]) -> None:
         """Deliver what its session carries, once it is online."""
