@@ -22,9 +22,9 @@ from mp2p_core.proto import constants as c
 from mp2p_core.proto.cookies import keyed_hash, mac1_for, open_cookie_untrusted
 from mp2p_core.proto.endpoint import Endpoint
 from mp2p_core.proto.events import Event
-from mp2p_core.proto.handshake import prologue
+from mp2p_core.proto.handshake import Handshake
 from mp2p_core.proto.identity import Identity, PublicKey
-from mp2p_core.proto.noise import IK, HandshakeState
+from mp2p_core.proto.noise import HandshakeState
 from mp2p_core.proto.noise_suite import CHACHAPOLY_SHA256, Aead, KeyPair, Suite, nonce_little_endian
 from mp2p_core.proto.paths import Paths
 from mp2p_core.proto.responder import Access, ChannelInfo
@@ -166,6 +166,7 @@ class Puppet:
         self.told: wire.InitPayload | None = None
         """What the last INIT that it answered said."""
         self.number = 0
+        self._handshake = Handshake(self.suite)
         self.noise: HandshakeState | None = None
         self.handshake_hash = b""
         self._send: Aead | None = None
@@ -185,9 +186,9 @@ class Puppet:
         """
         self.receive_id = self.random(8)
         head = wire.init_header(self.receive_id, hint) if header is None else header
-        self.noise = HandshakeState(
-            IK, initiator=True, prologue=prologue(dials or self.peer.raw, head), s=self.static or self.own,
-            rs=self.peer.x25519, suite=self.suite,
+        self.noise = self._handshake.begin(
+            initiator=True, responder=dials or self.peer.raw, header=head, s=self.static or self.own,
+            rs=self.peer.x25519,
         )  # fmt: skip
         body = wire.InitPayload(
             key=claims or self.key.raw, timestamp=timestamp, return_address=return_address,
@@ -224,9 +225,7 @@ class Puppet:
         address: Address = wire.NO_ADDRESS, token: bytes = bytes(16),
     ) -> bytes:  # fmt: skip
         """Answer an INIT that was meant for this puppet's key."""
-        noise = HandshakeState(
-            IK, initiator=False, prologue=prologue(self.key.raw, init[:32]), s=self.own, suite=self.suite
-        )
+        noise = self._handshake.begin(initiator=False, responder=self.key.raw, header=init[:32], s=self.own)
         told = self.told = wire.parse_init_payload_untrusted(
             noise.read_message_untrusted(init[wire.INIT_NOISE])
         )
